@@ -1,0 +1,38 @@
+# Everything that a user runs. `make demo` and `make test` need Python 3.11 to 3.13 and a package index.
+UV_VERSION := 0.13.9
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: environment demo test up down lint lock
+
+environment: .venv/.ready
+
+.venv/.ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	  "DermaScan needs Python 3.11 to 3.13, this is %d.%d: run make PYTHON=/path/to/python3.12" % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock:
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev \
+	  --no-emit-index-url --custom-compile-command "make lock" --quiet pyproject.toml --output-file requirements.txt
+
+lint: environment
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -n 2 --dist loadfile
+
+demo: environment
+	$(BIN)/dermascan demo
+
+up: environment
+	$(BIN)/dermascan up
+
+down: environment
+	$(BIN)/dermascan down

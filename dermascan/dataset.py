@@ -1,0 +1,140 @@
+"""Datasets: the manifest of one verified selection of images, and the pointer to it."""
+
+import io
+import logging
+from dataclasses import asdict, dataclass
+from typing import cast
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dermascan.errors import ConflictError, NotFoundError
+from dermascan.fingerprint import Plain, fingerprint
+from dermascan.layout import DatasetKeys
+from dermascan.storage import Store
+
+logger = logging.getLogger(__name__)
+
+DIAGNOSIS_COLUMNS = ("diagnosis_1", "diagnosis_2", "diagnosis_3", "diagnosis_4", "diagnosis_5")
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        # identity and bytes
+        ("isic_id", pa.string()),
+        ("key", pa.string()),
+        ("sha256", pa.string()),
+        ("size", pa.int64()),
+        # rights
+        ("copyright_license", pa.string()),
+        ("attribution", pa.string()),
+        # ISIC metadata, null where the archive has none or what it has is not valid
+        ("patient_id", pa.string()),
+        ("lesion_id", pa.string()),
+        *((name, pa.string()) for name in DIAGNOSIS_COLUMNS),
+        ("diagnosis_confirm_type", pa.string()),
+        ("image_type", pa.string()),
+        ("age_approx", pa.int32()),
+        ("sex", pa.string()),
+        ("anatom_site_general", pa.string()),
+        ("fitzpatrick_skin_type", pa.string()),
+        ("metadata_errors", pa.string()),  # what was not valid, "; " between, null when all was
+        ("metadata_json", pa.string()),  # the archive's row as it came
+        # decided by `dermascan.taxonomy`, null when no class covers the diagnosis
+        ("lesion_class", pa.string()),
+        # image facts, measured by `dermascan.imaging`
+        ("format", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sharpness", pa.float64()),
+        ("brightness", pa.float64()),
+        ("clipped_fraction", pa.float64()),
+        ("perceptual_hash", pa.string()),  # 16 hexadecimal digits
+    ]
+)
+
+
+@dataclass(frozen=True)
+class DatasetPointer:
+    """What `raw/<dataset>/current.json` says.
+
+    Attributes:
+        dataset: the dataset's name.
+        fingerprint: names the manifest by its content.
+        manifest_key: key of the Parquet manifest.
+        images: rows in the manifest.
+        refused: objects of this selection that are in quarantine.
+        failed: images that could not be downloaded.
+    """
+
+    dataset: str
+    fingerprint: str
+    manifest_key: str
+    images: int
+    refused: int
+    failed: int
+
+    def as_plain(self) -> dict[str, Plain]:
+        """Return the pointer as a JSON-ready mapping."""
+        return asdict(self)
+
+
+def manifest_fingerprint(manifest: pd.DataFrame) -> str:
+    """Name a manifest by the images, bytes and metadata in it, whatever their order."""
+    columns = ["isic_id", "sha256", "lesion_class", "metadata_json"]
+    rows = manifest.sort_values("isic_id")[columns].astype(object)
+    return fingerprint(rows.where(rows.notna(), None).to_numpy().tolist())
+
+
+def encode_manifest(manifest: pd.DataFrame) -> bytes:
+    """Encode a manifest as Parquet, sorted by `isic_id`; equal manifests give equal bytes."""
+    ordered = manifest.sort_values("isic_id").reset_index(drop=True)
+    table = pa.Table.from_pandas(ordered, schema=MANIFEST_SCHEMA, preserve_index=False)
+    sink = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def decode_manifest(data: bytes) -> pd.DataFrame:
+    """Decode a Parquet manifest; columns as in `MANIFEST_SCHEMA`."""
+    return cast("pd.DataFrame", pq.read_table(io.BytesIO(data)).to_pandas())
+
+
+def read_pointer(store: Store, dataset: str) -> DatasetPointer:
+    """Return the pointer of a dataset.
+
+    Raises:
+        NotFoundError: nothing was ever published under this name.
+    """
+    value, _ = store.read_pointer(DatasetKeys(dataset).pointer)
+    if value is None:
+        message = f"dataset {dataset!r} does not exist in {store.bucket!r}: run ingest_isic first"
+        raise NotFoundError(message)
+    return DatasetPointer(**value)  # type: ignore[arg-type]  # JSON written by publish()
+
+
+def read_manifest(store: Store, pointer: DatasetPointer) -> pd.DataFrame:
+    """Return the manifest that a pointer names."""
+    return decode_manifest(store.get(pointer.manifest_key))
+
+
+def publish(store: Store, pointer: DatasetPointer, manifest: pd.DataFrame) -> bool:
+    """Store a manifest, then move its dataset's pointer to it.
+
+    Returns:
+        True if the pointer moved, False if it already said the same.
+    """
+    store.put_if_absent(pointer.manifest_key, encode_manifest(manifest))
+    pointer_key = DatasetKeys(pointer.dataset).pointer
+    for _ in range(5):
+        current, tag = store.read_pointer(pointer_key)
+        if current == pointer.as_plain():
+            return False
+        try:
+            store.move_pointer(pointer_key, pointer.as_plain(), tag)
+        except ConflictError:
+            logger.info("%s moved meanwhile, trying again", pointer_key)
+            continue
+        return True
+    message = f"{pointer_key} is being moved by others all the time: run one ingest at a time"
+    raise ConflictError(message)

@@ -1,0 +1,106 @@
+"""Every key in the bucket, each built in one place."""
+
+import re
+
+from dermascan.errors import InputError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_ISIC_ID = re.compile(r"ISIC_[0-9]{7}")
+
+
+def checked_name(kind: str, name: str) -> str:
+    """Return `name` if it may stand in a key.
+
+    Raises:
+        InputError: it is not 1 to 63 of `a-z 0-9 . _ -`, beginning with a letter or digit.
+    """
+    if not _NAME.fullmatch(name):
+        message = f"{kind} {name!r} is not a usable name: use 1 to 63 of a-z, 0-9, '.', '_', '-'"
+        raise InputError(message)
+    return name
+
+
+def is_isic_id(text: str) -> bool:
+    """Tell whether `text` has the form of an ISIC image identifier (`ISIC_0123456`)."""
+    return _ISIC_ID.fullmatch(text) is not None
+
+
+class DatasetKeys:
+    """Keys of one dataset."""
+
+    def __init__(self, dataset: str) -> None:
+        self.dataset = checked_name("dataset", dataset)
+        self.raw = f"raw/{self.dataset}/"
+        self.images = f"{self.raw}images/"
+        self.pointer = f"{self.raw}current.json"
+        self.quarantine = f"quarantine/{self.dataset}/"
+        self.staging = f"staging/{self.dataset}/"
+
+    def image(self, isic_id: str, extension: str) -> str:
+        """Return the key of an original image; `extension` without its dot."""
+        return f"{self.images}{isic_id}.{extension}"
+
+    def image_revision(self, isic_id: str, sha256: str, extension: str) -> str:
+        """Return the key of an image whose plain key already holds other bytes."""
+        return f"{self.images}{isic_id}.{sha256[:16]}.{extension}"
+
+    def manifest(self, fingerprint: str) -> str:
+        """Return the key of a manifest."""
+        return f"{self.raw}manifests/{fingerprint}.parquet"
+
+    def attribution(self, fingerprint: str) -> str:
+        """Return the key of the attribution file that goes with a manifest."""
+        return f"{self.raw}manifests/{fingerprint}.ATTRIBUTION.txt"
+
+    def refused(self, sha256: str) -> str:
+        """Return the key of refused bytes; the reason is beside it with `.json` appended."""
+        return f"{self.quarantine}{sha256}"
+
+    def plan(self, plan: str) -> str:
+        """Return the prefix under which one ingest hands work from task to task."""
+        return f"{self.staging}{plan}/"
+
+    def validation(self, fingerprint: str) -> str:
+        """Return the prefix of a manifest's validation result and data docs."""
+        return f"reports/validation/{self.dataset}/{fingerprint}/"
+
+    def processed(self, fingerprint: str) -> str:
+        """Return the prefix of preprocessed examples."""
+        return f"processed/{self.dataset}/{fingerprint}/"
+
+
+def part(prefix: str, index: int, suffix: str) -> str:
+    """Return the key of a numbered part, such as `…/part-00007.tfrecord.gz`."""
+    return f"{prefix}part-{index:05d}{suffix}"
+
+
+def training(fingerprint: str) -> str:
+    """Return the prefix of one training run: checkpoints, model and evaluation."""
+    return f"training/{fingerprint}/"
+
+
+class ModelKeys:
+    """Keys of one named model."""
+
+    def __init__(self, name: str) -> None:
+        self.name = checked_name("model", name)
+        self.root = f"models/{self.name}/"
+        self.champion = f"{self.root}champion.json"
+        self.history = f"{self.root}history/"
+
+    def version(self, version: int) -> str:
+        """Return the prefix of a version."""
+        return f"{self.root}{version}/"
+
+    def manifest(self, version: int) -> str:
+        """Return the key of the SHA-256 list that makes a version complete."""
+        return f"{self.version(version)}MANIFEST.json"
+
+    def history_entry(self, number: int) -> str:
+        """Return the key of the `number`-th move of the champion pointer (from 1)."""
+        return f"{self.history}{number:06d}.json"
+
+
+def predictions(run: str) -> str:
+    """Return the prefix of one batch-inference run."""
+    return f"predictions/{checked_name('run', run)}/"

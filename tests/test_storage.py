@@ -1,0 +1,85 @@
+import pytest
+
+from dermascan.errors import ConflictError, IntegrityError, NotFoundError
+from dermascan.storage import S3Address, Store, concurrently
+
+
+def test_put_if_absent_when_key_is_taken_leaves_the_first_bytes(store: Store):
+    assert store.put_if_absent("a/one", b"first")
+    assert not store.put_if_absent("a/one", b"second")
+    assert store.get("a/one") == b"first"
+
+
+def test_move_pointer_when_somebody_was_faster_raises_and_keeps_theirs(store: Store):
+    store.move_pointer("pointer.json", {"to": 1}, None)
+    _, tag = store.read_pointer("pointer.json")
+    store.move_pointer("pointer.json", {"to": 2}, tag)
+    with pytest.raises(ConflictError):
+        store.move_pointer("pointer.json", {"to": 3}, tag)
+    assert store.get_json("pointer.json") == {"to": 2}
+
+
+def test_move_pointer_when_unset_was_expected_but_is_set_raises(store: Store):
+    store.move_pointer("pointer.json", {"to": 1}, None)
+    with pytest.raises(ConflictError):
+        store.move_pointer("pointer.json", {"to": 2}, None)
+
+
+def test_get_when_missing_names_the_address(store: Store):
+    with pytest.raises(NotFoundError, match=f"s3://{store.bucket}/no/such"):
+        store.get("no/such")
+
+
+def test_get_verified_when_bytes_differ_raises(store: Store):
+    store.put("x", b"data")
+    with pytest.raises(IntegrityError):
+        store.get_verified("x", "0" * 64)
+
+
+@pytest.mark.parametrize(
+    "key", ["a b.jpg", "100%.jpg", "pct%20.jpg", "日本/ünï.jpg", "q?x=1#f.jpg", "new\nline.jpg"]
+)
+def test_get_and_list_when_key_is_odd_return_it_unchanged(store: Store, key: str):
+    store._s3.put_object(Bucket=store.bucket, Key=key, Body=b"bytes")
+    assert [found.key for found in store.list("")] == [key]
+    assert store.get(key) == b"bytes"
+
+
+def test_file_round_trip_when_larger_than_a_part_keeps_bytes(store: Store, tmp_path):
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.write_bytes(bytes(range(256)) * 80_000)
+    store.put_file("large", source)
+    digest = store.get_file("large", copy)
+    assert copy.read_bytes() == source.read_bytes()
+    assert len(digest) == 64
+
+
+def test_delete_when_some_are_missing_removes_the_rest(store: Store):
+    store.put("a", b"1")
+    store.delete(["a", "never-there"])
+    assert list(store.list("")) == []
+
+
+def test_concurrently_keeps_order_and_reads_ahead_only_a_window():
+    taken: list[int] = []
+
+    def source():
+        for i in range(100):
+            taken.append(i)
+            yield i
+
+    results = concurrently(lambda x: x * 2, source(), concurrency=4)
+    assert [next(results) for _ in range(3)] == [0, 2, 4]
+    assert len(taken) < 12
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3://other/a/b", S3Address("other", "a/b")),
+        ("s3://other", S3Address("other", "")),
+        ("incoming/x", S3Address("mine", "incoming/x")),
+    ],
+)
+def test_address_parse_reads_both_forms(text, expected):
+    assert S3Address.parse(text, "mine") == expected
