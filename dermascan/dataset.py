@@ -1,6 +1,7 @@
 """Datasets: the manifest of one verified selection of images, and the pointer to it."""
 
 import io
+import json
 import logging
 from dataclasses import asdict, dataclass
 from typing import cast
@@ -116,6 +117,27 @@ def read_pointer(store: Store, dataset: str) -> DatasetPointer:
 def read_manifest(store: Store, pointer: DatasetPointer) -> pd.DataFrame:
     """Return the manifest that a pointer names."""
     return decode_manifest(store.get(pointer.manifest_key))
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An object of a dataset's selection that is in quarantine, and why."""
+
+    isic_id: str
+    reason: str
+    sha256: str
+    size: int
+
+
+def read_refusals(store: Store, pointer: DatasetPointer) -> list[Refusal]:
+    """Return what was refused when a manifest was made."""
+    body = store.get(DatasetKeys(pointer.dataset).left_out(pointer.fingerprint))
+    rows = [json.loads(line) for line in body.splitlines()]
+    return [
+        Refusal(row["isic_id"], row["reason"], row["sha256"], row["size"])
+        for row in rows
+        if row["sha256"] is not None
+    ]
 
 
 def publish(store: Store, pointer: DatasetPointer, manifest: pd.DataFrame) -> bool:

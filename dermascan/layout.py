@@ -5,7 +5,7 @@ import re
 from dermascan.errors import InputError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_ISIC_ID = re.compile(r"ISIC_[0-9]{7}")
+_IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
 def checked_name(kind: str, name: str) -> str:
@@ -20,9 +20,9 @@ def checked_name(kind: str, name: str) -> str:
     return name
 
 
-def is_isic_id(text: str) -> bool:
-    """Tell whether `text` has the form of an ISIC image identifier (`ISIC_0123456`)."""
-    return _ISIC_ID.fullmatch(text) is not None
+def is_image_id(text: str) -> bool:
+    """Tell whether `text` may stand in a key as an image identifier, as `ISIC_0123456` may."""
+    return _IMAGE_ID.fullmatch(text) is not None
 
 
 class DatasetKeys:
@@ -52,6 +52,14 @@ class DatasetKeys:
         """Return the key of the attribution file that goes with a manifest."""
         return f"{self.raw}manifests/{fingerprint}.ATTRIBUTION.txt"
 
+    def left_out(self, fingerprint: str) -> str:
+        """Return the key of the list of refused and failed images beside a manifest."""
+        return f"{self.raw}manifests/{fingerprint}.left-out.jsonl"
+
+    def license(self, name: str) -> str:
+        """Return the key of a licence's text."""
+        return f"{self.raw}licenses/{name}.txt"
+
     def refused(self, sha256: str) -> str:
         """Return the key of refused bytes; the reason is beside it with `.json` appended."""
         return f"{self.quarantine}{sha256}"
@@ -64,6 +72,15 @@ class DatasetKeys:
         """Return the prefix of a manifest's validation result and data docs."""
         return f"reports/validation/{self.dataset}/{fingerprint}/"
 
+    @property
+    def split_ledger(self) -> str:
+        """Return the key of the pointer to the latest dealing of images to splits."""
+        return f"processed/{self.dataset}/splits.json"
+
+    def dealing(self, fingerprint: str) -> str:
+        """Return the key of one dealing of images to splits."""
+        return f"processed/{self.dataset}/splits/{fingerprint}.json"
+
     def processed(self, fingerprint: str) -> str:
         """Return the prefix of preprocessed examples."""
         return f"processed/{self.dataset}/{fingerprint}/"
@@ -74,9 +91,19 @@ def part(prefix: str, index: int, suffix: str) -> str:
     return f"{prefix}part-{index:05d}{suffix}"
 
 
-def training(fingerprint: str) -> str:
-    """Return the prefix of one training run: checkpoints, model and evaluation."""
-    return f"training/{fingerprint}/"
+class TrainingKeys:
+    """Keys of one training run, named by all that goes into it."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.prefix = f"training/{fingerprint}/"
+        self.model = f"{self.prefix}model/"
+        self.done = f"{self.prefix}DONE.json"
+        self.scores = f"{self.prefix}evaluation/scores.parquet"
+        self.evaluation = f"{self.prefix}evaluation/evaluation.json"
+        self.gate = f"{self.prefix}evaluation/gate.json"
+        self.report = f"{self.prefix}evaluation/report.html"
+        self.version = f"{self.prefix}version.json"
+        self.promotion = f"{self.prefix}promotion.json"
 
 
 class ModelKeys:
@@ -99,6 +126,11 @@ class ModelKeys:
     def history_entry(self, number: int) -> str:
         """Return the key of the `number`-th move of the champion pointer (from 1)."""
         return f"{self.history}{number:06d}.json"
+
+
+def prediction_staging(run: str) -> str:
+    """Return the prefix under which one batch-inference run hands work from task to task."""
+    return f"staging/predictions/{checked_name('run', run)}/"
 
 
 def predictions(run: str) -> str:

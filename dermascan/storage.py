@@ -19,14 +19,7 @@ import boto3
 import obstore
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    PreconditionError,
-)
-from obstore.exceptions import (
-    NotFoundError as ObjectNotFoundError,
-)
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
 from dermascan.errors import (
@@ -202,6 +195,21 @@ class Store:
             return False
         return True
 
+    def put_immutable(
+        self, key: str, data: bytes, content_type: str = "application/octet-stream"
+    ) -> bool:
+        """Make sure that an object holds these bytes, moving none if it does already.
+
+        Returns:
+            False, with nothing written, if the key holds other bytes.
+        """
+        found = self.head(key)
+        if found is None and self.put_if_absent(key, data, content_type):
+            return True
+        if found and found.etag == hashlib.md5(data, usedforsecurity=False).hexdigest():
+            return True
+        return self.get(key) == data
+
     def put_json(self, key: str, value: Plain) -> None:
         """Write a JSON object with sorted keys."""
         self.put(key, canonical_json(value), "application/json")
@@ -246,9 +254,12 @@ class Store:
             ConflictError: somebody else moved it in between; nothing was written.
         """
         mode = "create" if expected_tag is None else {"e_tag": expected_tag}
+        data = canonical_json(value)
         try:
-            self._put(key, canonical_json(value), "application/json", mode)
+            self._put(key, data, "application/json", mode)
         except (AlreadyExistsError, PreconditionError) as error:
+            if self.get_if_present(key) == data:
+                return  # our own write, whose answer was lost before obstore tried again
             message = f"{self.address(key)} was changed by somebody else: read it again and decide"
             raise ConflictError(message) from error
 
@@ -273,7 +284,7 @@ class Store:
             return operation()
         except (AlreadyExistsError, PreconditionError):
             raise
-        except ObjectNotFoundError as error:
+        except FileNotFoundError as error:  # what obstore raises for a missing object
             message = f"{self.address(key)} does not exist"
             raise NotFoundError(message) from error
         except ClientError as error:

@@ -1,5 +1,6 @@
 """A real S3 server for the whole test session, and a fresh bucket for each test."""
 
+import os
 import socket
 import subprocess
 import time
@@ -11,7 +12,12 @@ import pytest
 from pydantic import SecretStr
 
 from dermascan.settings import StorageSettings
-from dermascan.stack.object_store import GRPC_PORT_OFFSET, server_command, write_identity
+from dermascan.stack.object_store import (
+    GRPC_PORT_OFFSET,
+    server_command,
+    server_environment,
+    write_identity,
+)
 from dermascan.storage import Store
 
 STARTUP_SECONDS = 60
@@ -61,12 +67,14 @@ def storage_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stora
         access_key_id="tests",
         secret_access_key=SecretStr(secret),
     )
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as s:
+    environment = {**os.environ, **server_environment()}
+    log = (folder / "log").open("wb")
+    with log, subprocess.Popen(command, stdout=log, stderr=log, env=environment) as server:
         try:
-            _wait_until_ready(settings, s)
+            _wait_until_ready(settings, server)
             yield settings
         finally:
-            s.terminate()
+            server.kill()
 
 
 @pytest.fixture

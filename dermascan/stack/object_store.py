@@ -3,10 +3,16 @@
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from dermascan.errors import NotFoundError
+from dermascan.stack.credentials import Credentials
+from dermascan.stack.environment import without
+from dermascan.stack.layout import StackPaths
+from dermascan.stack.processes import Launch
 
+NAME = "s3"
 LOOPBACK = "127.0.0.1"
 GRPC_PORT_OFFSET = 10_000  # SeaweedFS adds this to each HTTP port for its gRPC twin
 
@@ -49,8 +55,10 @@ def server_command(data: Path, identity: Path, ports: tuple[int, int, int, int])
         f"-ip.bind={LOOPBACK}",
         f"-master.port={master}",
         "-master.volumeSizeLimitMB=1024",
+        "-master.telemetry=false",
         f"-volume.port={volume}",
-        "-volume.max=0",
+        "-volume.max=10000",
+        "-volume.preStopSeconds=0",
         f"-filer.port={filer}",
         "-s3",
         f"-s3.ip.bind={LOOPBACK}",
@@ -60,3 +68,23 @@ def server_command(data: Path, identity: Path, ports: tuple[int, int, int, int])
         "-s3.port.lance=0",
         "-s3.iam=false",
     ]
+
+
+def server_environment() -> dict[str, str]:
+    """Return variables that make a bucket start with one volume instead of seven."""
+    return {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+
+
+def launch(
+    paths: StackPaths,
+    ports: tuple[int, int, int, int],
+    credentials: Credentials,
+    inherited: Mapping[str, str],
+) -> Launch:
+    """Return the command and environment of the S3 server, after writing its identity file."""
+    secret = credentials.s3_secret_access_key.get_secret_value()
+    write_identity(paths.object_identity, credentials.s3_access_key_id, secret)
+    command = server_command(paths.objects, paths.object_identity, ports)
+    # The server would let in whoever holds the caller's AWS keys.
+    environment = {**without(inherited, "AWS_", "WEED_"), **server_environment()}
+    return Launch(NAME, command, environment)

@@ -1,0 +1,111 @@
+"""What all DAGs share: connections become settings, and errors decide about retries."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import (
+    Asset,
+    BaseHook,
+    ExceptionRetryPolicy,
+    Param,
+    RetryAction,
+    RetryRule,
+    get_current_context,
+)
+
+if TYPE_CHECKING:
+    from dermascan.isic.client import IsicClient
+    from dermascan.storage import Store
+
+INCLUDE = Path(__file__).resolve().parent.parent / "include"
+STORAGE_CONNECTION = "dermascan_s3"
+ARCHIVE_CONNECTION = "isic_archive"
+TRAINING_POOL = "training"
+DATASET = Asset("dermascan_dataset")
+MODEL = Asset("dermascan_model")
+PREDICTIONS = Asset("dermascan_predictions")
+
+# What cannot be mended by trying again (bad params, failed validation, failed gate) fails
+# at once; everything else is tried again, waiting twice as long each time.
+DEFAULT_ARGS: dict[str, Any] = {
+    "owner": "dermascan",
+    "retries": 3,
+    "retry_delay": timedelta(seconds=10),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=10),
+    "execution_timeout": timedelta(minutes=30),
+    "retry_policy": ExceptionRetryPolicy(
+        rules=[
+            RetryRule(
+                exception="dermascan.errors.PermanentError",
+                action=RetryAction.FAIL,
+                reason="trying again cannot mend this: see the message",
+            )
+        ]
+    ),
+}
+
+NAME_PATTERN = "^[a-z0-9][a-z0-9._-]{0,62}$"
+
+
+def name_param(default: str, title: str, description: str) -> Param:
+    """Return a param for a name that becomes part of object keys."""
+    return Param(
+        default,
+        type="string",
+        pattern=NAME_PATTERN,
+        title=title,
+        description_md=f"{description} 1 to 63 of `a-z 0-9 . _ -`.",
+    )
+
+
+def open_store() -> Store:
+    """Open the bucket that the connection `dermascan_s3` describes."""
+    from pydantic import SecretStr  # noqa: PLC0415  # keeps parsing fast
+
+    from dermascan.errors import InputError  # noqa: PLC0415  # keeps parsing fast
+    from dermascan.settings import StorageSettings  # noqa: PLC0415  # keeps parsing fast
+    from dermascan.storage import Store  # noqa: PLC0415  # keeps parsing fast
+
+    connection = BaseHook.get_connection(STORAGE_CONNECTION)
+    extra = connection.extra_dejson
+    bucket = extra.get("service_config", {}).get("s3", {}).get("bucket_name")
+    if not bucket:
+        raise InputError(
+            f"connection {STORAGE_CONNECTION!r} names no bucket: set its extra to "
+            '{"service_config": {"s3": {"bucket_name": "..."}}}'
+        )
+    return Store(
+        StorageSettings(
+            bucket=bucket,
+            endpoint_url=extra.get("endpoint_url"),
+            region=extra.get("region_name", "us-east-1"),
+            access_key_id=connection.login,
+            secret_access_key=SecretStr(connection.password) if connection.password else None,
+        )
+    )
+
+
+def open_archive() -> IsicClient:
+    """Open the archive that the connection `isic_archive` describes."""
+    from dermascan.isic.client import IsicClient  # noqa: PLC0415  # keeps parsing fast
+
+    connection = BaseHook.get_connection(ARCHIVE_CONNECTION)
+    scheme = connection.schema or "https"
+    port = f":{connection.port}" if connection.port else ""
+    host = connection.host or ""
+    return IsicClient(host if "://" in host else f"{scheme}://{host}{port}")
+
+
+def params() -> dict[str, Any]:
+    """Return the params of the current run."""
+    return dict(get_current_context()["params"])
+
+
+def run_address() -> str:
+    """Return `dag_id/run_id` of the current run, for records of who did what."""
+    run = get_current_context()["dag_run"]
+    return f"{run.dag_id}/{run.run_id}"

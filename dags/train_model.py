@@ -1,0 +1,234 @@
+"""### Train, evaluate and promote a classifier
+
+Starts by hand, or when `ingest_isic` publishes a validated dataset.
+
+| task | does | leaves |
+|---|---|---|
+| `split` | deals images to training, validation and test by lesion, patient and near-duplicate | `processed/<dataset>/<fingerprint>/split.parquet` |
+| `preprocess` | decodes, resizes and corrects a shard of images | `…/{train,val,test}/part-*.tfrecord.gz` |
+| `train` | Keras; resumes after the last finished epoch | `training/<fingerprint>/` and an MLflow run |
+| `evaluate` | measures the model on the test split, never seen before | `…/evaluation/` |
+| `gate` | compares with `include/gate.yaml` and the champion; fails with a table | report, verdict |
+| `approval` | waits for a person, if `require_approval` | the decision, in Airflow |
+| `promote` | publishes a version, reads it back, moves the champion | `models/<model>/<version>/` |
+
+The same data and parameters make the same `<fingerprint>`: a second run finds every result
+and does nothing. Only one `train` task runs at a time (pool `training`, one slot).
+
+*Decision support for research. Not a medical device.*
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Metadata, Param, dag, get_current_context, task
+from common import (
+    DATASET,
+    DEFAULT_ARGS,
+    INCLUDE,
+    MODEL,
+    TRAINING_POOL,
+    name_param,
+    open_store,
+    params,
+    run_address,
+)
+
+
+def chosen_dataset() -> str:
+    """Return the dataset whose publication started the run, else the one in the params."""
+    events = get_current_context()["triggering_asset_events"]
+    for event in events.get(DATASET, []):
+        return str(event.extra["dataset"])
+    return str(params()["dataset"])
+
+
+@dag(
+    dag_display_name="Train a model",
+    schedule=[DATASET],
+    catchup=False,
+    default_args=DEFAULT_ARGS,
+    doc_md=__doc__,
+    tags=["dermascan", "model"],
+    params={
+        "dataset": name_param(
+            "isic",
+            "Dataset",
+            "Name of a validated dataset; replaced when its publication starts the run.",
+        ),
+        "model": name_param("dermascan", "Model", "Name under which the model is promoted."),
+        "image_size": Param(
+            "144x192",
+            type="string",
+            pattern=r"^\d{2,4}x\d{2,4}$",
+            title="Image size",
+            description_md="HEIGHTxWIDTH in pixels. Images are scaled at true aspect to cover it.",
+            section="Preprocessing",
+        ),
+        "colour_constancy": Param(
+            False,
+            type="boolean",
+            title="Colour constancy",
+            description_md="Correct the illumination's colour (shades of gray).",
+            section="Preprocessing",
+        ),
+        "hair_removal": Param(
+            False,
+            type="boolean",
+            title="Hair removal",
+            description_md="Find dark hairs and paint them over.",
+            section="Preprocessing",
+        ),
+        "architecture": Param(
+            "efficientnet_lite0",
+            enum=["efficientnet_lite0", "small_cnn"],
+            title="Network",
+            description_md="`efficientnet_lite0` starts from ImageNet weights; `small_cnn` from none.",
+            section="Training",
+        ),
+        "epochs": Param(
+            8,
+            type="integer",
+            minimum=0,
+            maximum=500,
+            title="Epochs",
+            description_md="Passes over the training images; 0 trains the classifier alone, on "
+            "frozen features.",
+            section="Training",
+        ),
+        "batch_size": Param(
+            32, type="integer", minimum=1, maximum=1024, title="Batch size", section="Training"
+        ),
+        "learning_rate": Param(
+            0.0005,
+            type="number",
+            exclusiveMinimum=0,
+            maximum=1,
+            title="Learning rate",
+            description_md="The largest, after warm-up.",
+            section="Training",
+        ),
+        "seed": Param(
+            0,
+            type="integer",
+            minimum=0,
+            maximum=2**31 - 1,
+            title="Seed",
+            description_md="Of initial weights, order and augmentation. Not of the split.",
+            section="Training",
+        ),
+        "require_approval": Param(
+            False,
+            type="boolean",
+            title="Require approval",
+            description_md="Wait for a person before promotion (*Required Actions* in Airflow).",
+            section="Promotion",
+        ),
+    },
+)
+def train_model() -> None:
+    @task
+    def split() -> list[dict[str, Any]]:
+        from dermascan.example_set import split  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.imaging import ImageSize, Preprocessing  # noqa: PLC0415  # fast parsing
+
+        wanted = params()
+        preprocessing = Preprocessing(
+            ImageSize.parse(wanted["image_size"]),
+            colour_constancy=wanted["colour_constancy"],
+            hair_removal=wanted["hair_removal"],
+        )
+        examples = split(open_store(), chosen_dataset(), preprocessing, INCLUDE / "expectations")
+        reference = {"dataset": examples.dataset, "name": examples.fingerprint}
+        return [{"examples": reference, "shard": shard} for shard in range(len(examples.shards))]
+
+    @task(execution_timeout=timedelta(hours=6))
+    def preprocess(work: dict[str, Any]) -> dict[str, Any]:
+        from dermascan.example_set import ExampleSet, preprocess  # noqa: PLC0415  # fast parsing
+
+        store = open_store()
+        examples = ExampleSet.read(store, **work["examples"])
+        return asdict(preprocess(store, examples, work["shard"]))
+
+    @task(pool=TRAINING_POOL, execution_timeout=timedelta(hours=48))
+    def train(planned: list[dict[str, Any]]) -> dict[str, Any]:
+        from dermascan.example_set import ExampleSet  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.experiment import train_examples  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.network import NetworkSpec  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.training import TrainingConfig  # noqa: PLC0415  # keeps parsing fast
+
+        wanted = params()
+        pretrained = wanted["architecture"] == "efficientnet_lite0"
+        network = NetworkSpec(wanted["architecture"], "imagenet-pypi" if pretrained else "none")
+        config = TrainingConfig(
+            network=network,
+            epochs=wanted["epochs"],
+            batch_size=wanted["batch_size"],
+            learning_rate=wanted["learning_rate"],
+            seed=wanted["seed"],
+        )
+        store = open_store()
+        examples = ExampleSet.read(store, **planned[0]["examples"])
+        tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
+        summary = train_examples(store, examples, config, tracking_uri, run_address())
+        return {"examples": planned[0]["examples"], "training": summary.fingerprint}
+
+    @task(execution_timeout=timedelta(hours=2))
+    def evaluate(trained: dict[str, Any]) -> dict[str, Any]:
+        from dermascan.example_set import ExampleSet  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.experiment import evaluate_model, headline  # noqa: PLC0415  # fast parsing
+
+        store = open_store()
+        examples = ExampleSet.read(store, **trained["examples"])
+        return {
+            **trained,
+            "headline": headline(evaluate_model(store, examples, trained["training"])),
+        }
+
+    @task
+    def gate(evaluated: dict[str, Any]) -> dict[str, Any]:
+        from dermascan.experiment import judge  # noqa: PLC0415  # keeps parsing fast
+
+        verdict = judge(
+            open_store(), evaluated["training"], params()["model"], INCLUDE / "gate.yaml"
+        )
+        return {**evaluated, "table": verdict.table()}
+
+    @task.branch
+    def decide() -> str:
+        return "approval" if params()["require_approval"] else "promote"
+
+    @task(outlets=[MODEL], trigger_rule="none_failed_min_one_success")
+    def promote(judged: dict[str, Any]) -> Any:
+        from dermascan.experiment import promote_model  # noqa: PLC0415  # keeps parsing fast
+
+        promotion = asdict(
+            promote_model(open_store(), judged["training"], params()["model"], run_address())
+        )
+        yield Metadata(MODEL, promotion)
+        return promotion
+
+    planned = split()
+    trained = train(planned)
+    preprocess.expand(work=planned) >> trained
+    judged = gate(evaluate(trained))
+    approval = ApprovalOperator(
+        task_id="approval",
+        subject="Promote this model?",
+        body="{{ ti.xcom_pull('gate')['headline'] }}\n\n```\n{{ ti.xcom_pull('gate')['table'] }}\n```",
+        response_timeout=timedelta(days=3),
+        defaults="Reject",
+        fail_on_reject=True,
+        retries=0,
+    )
+    promoted = promote(judged)
+    judged >> decide() >> [approval, promoted]
+    approval >> promoted
+
+
+train_model()

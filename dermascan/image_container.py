@@ -1,0 +1,326 @@
+"""What JPEG and PNG bytes say of themselves, read before any pixel is decoded.
+
+Only what decides pixels is handed on to the decoder: EXIF, ICC profiles, comments, text and
+whatever follows the end of the image are left behind here.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dermascan.errors import PermanentError
+
+RefusalReason = Literal[
+    "empty",
+    "not_an_image",
+    "unsupported_format",
+    "wrong_mode",
+    "truncated",
+    "damaged",
+    "too_large",
+    "too_small",
+    "extreme_aspect",
+]
+ImageFormat = Literal["JPEG", "PNG"]
+
+JPEG_START = b"\xff\xd8\xff"
+PNG_START = b"\x89PNG\r\n\x1a\n"
+JPEG_END = b"\xff\xd9"
+
+# Bounds on the work that hostile bytes can ask for before a limit on pixels helps.
+MAX_PARTS = 65_536
+MAX_SCANS = 32  # progressive encoders write about ten
+
+
+class ImageRefusedError(PermanentError):
+    """The bytes are no image that DermaScan accepts.
+
+    Attributes:
+        reason: short stable code, one of `RefusalReason`.
+        detail: what was found, in words.
+    """
+
+    def __init__(self, reason: RefusalReason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason: RefusalReason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"image refused ({self.reason}): {self.detail}"
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image that is complete as far as its container tells, not yet decoded.
+
+    Attributes:
+        format: the container.
+        width: pixels in a stored row, before `orientation`.
+        height: stored rows, before `orientation`.
+        orientation: how to turn the stored pixels, 1 to 8 as in EXIF; 1 is as they are.
+        has_alpha: there is an alpha channel, opaque or not.
+        scans: how many passes the pixels come in; 1 for PNG.
+        pixels: a file of the same format with only the parts that decide the pixels.
+    """
+
+    format: ImageFormat
+    width: int
+    height: int
+    orientation: int
+    has_alpha: bool
+    scans: int
+    pixels: bytes = field(repr=False)
+
+
+def read_container(data: bytes) -> EncodedImage:
+    """Check the structure of an encoded image without decoding it.
+
+    Args:
+        data: a whole file.
+
+    Raises:
+        ImageRefusedError: it is no JPEG or PNG, of a kind that is not accepted, cut off or broken.
+    """
+    if not data:
+        raise ImageRefusedError("empty", "there are no bytes")
+    if image_format(data) == "JPEG":
+        return _read_jpeg(data)
+    return _read_png(data)
+
+
+def image_format(data: bytes) -> ImageFormat:
+    """Tell the format from the first bytes, whatever the file is called.
+
+    Raises:
+        ImageRefusedError: it is neither JPEG nor PNG; the detail says what it looks like.
+    """
+    if data.startswith(JPEG_START):
+        return "JPEG"
+    if data.startswith(PNG_START):
+        return "PNG"
+    if JPEG_START.startswith(data) or PNG_START.startswith(data):
+        raise ImageRefusedError("truncated", f"only {len(data)} bytes")
+    other = _other_format(data)
+    if other:
+        raise ImageRefusedError("unsupported_format", f"{other}: only JPEG and PNG are accepted")
+    raise ImageRefusedError("not_an_image", _description(data))
+
+
+# Other formats, to name them in a refusal
+
+_OTHER_FORMATS = (
+    (0, b"GIF8", "GIF"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (8, b"WEBP", "WebP"),
+    (0, b"BM", "BMP"),
+    (4, b"jP  ", "JPEG 2000"),
+    (4, b"JXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"ftyp", "HEIF, AVIF or video"),
+    (128, b"DICM", "DICOM"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"%PDF", "PDF"),
+)
+
+
+def _other_format(data: bytes) -> str | None:
+    for offset, magic, name in _OTHER_FORMATS:
+        if data.startswith(magic, offset):
+            return name
+    if _is_markup(data) and b"<svg" in data[:1024].lower():
+        return "SVG"
+    return None
+
+
+def _is_markup(data: bytes) -> bool:
+    return data[:64].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+
+
+def _description(data: bytes) -> str:
+    if _is_markup(data):
+        return "the bytes are HTML or XML text"
+    return f"unknown content beginning with {data[:8].hex(' ')}"
+
+
+# JPEG (ITU-T T.81)
+
+_SOI, _EOI, _SOS, _TEM, _COM = 0xD8, 0xD9, 0xDA, 0x01, 0xFE
+_APP0, _APP1, _APP14 = 0xE0, 0xE1, 0xEE
+_DHT, _JPG, _DAC = 0xC4, 0xC8, 0xCC
+_HUFFMAN_DCT_FRAMES = (0xC0, 0xC1, 0xC2)
+# A marker, as distinct from a stuffed zero, a fill byte and a restart marker. One fixed
+# length, so that a search takes linear time on any input.
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+
+@dataclass(frozen=True)
+class _JpegSegment:
+    marker: int
+    payload: bytes  # without marker and length
+    entropy_coded: bytes  # what follows a start of scan, else empty
+
+    def encoded(self) -> bytes:
+        head = struct.pack(">BBH", 0xFF, self.marker, len(self.payload) + 2)
+        return head + self.payload + self.entropy_coded
+
+    def is_frame(self) -> bool:
+        return 0xC0 <= self.marker <= 0xCF and self.marker not in (_DHT, _JPG, _DAC)
+
+    def decides_pixels(self) -> bool:
+        # APP0 (JFIF) and APP14 (Adobe) tell the colour space.
+        is_application = 0xE0 <= self.marker <= 0xEF
+        return self.marker != _COM and (not is_application or self.marker in (_APP0, _APP14))
+
+
+def _read_jpeg(data: bytes) -> EncodedImage:
+    width = height = scans = 0
+    orientation = 1
+    kept = [JPEG_START[:2]]
+    for segment in _jpeg_segments(data):
+        if segment.is_frame():
+            if height:
+                raise ImageRefusedError("damaged", "JPEG with two frames")
+            width, height = _jpeg_frame_size(segment)
+        scans += segment.marker == _SOS
+        if segment.marker == _APP1 and segment.payload.startswith(b"Exif\0\0"):
+            orientation = _exif_orientation(segment.payload[6:])
+        if segment.decides_pixels():
+            kept.append(segment.encoded())
+    if not height or not 1 <= scans <= MAX_SCANS:
+        raise ImageRefusedError("damaged", f"JPEG with {scans} scans of {width} x {height} pixels")
+    kept.append(JPEG_END)
+    return EncodedImage("JPEG", width, height, orientation, False, scans, b"".join(kept))
+
+
+def _jpeg_segments(data: bytes) -> Iterator[_JpegSegment]:
+    position = 2
+    for _ in range(MAX_PARTS):
+        start = _next_marker(data, position)
+        marker = data[start + 1]
+        position = start + 2
+        if marker == _EOI:
+            return
+        if marker == _SOI:
+            raise ImageRefusedError("damaged", "JPEG that begins a second time before it ends")
+        if marker == _TEM:
+            continue
+        length = int.from_bytes(data[position : position + 2], "big")
+        end = position + length
+        if end > len(data) or position + 2 > len(data):
+            raise ImageRefusedError("truncated", "JPEG cut off inside its header")
+        if length < 2:
+            raise ImageRefusedError("damaged", f"JPEG segment of length {length}")
+        following = _next_marker(data, end) if marker == _SOS else end
+        yield _JpegSegment(marker, data[position + 2 : end], data[end:following])
+        position = following
+    raise ImageRefusedError("damaged", f"JPEG of more than {MAX_PARTS} segments")
+
+
+def _next_marker(data: bytes, position: int) -> int:
+    found = _NEXT_MARKER.search(data, position)
+    if found is None:
+        raise ImageRefusedError("truncated", "JPEG without its end marker")
+    return found.start()
+
+
+def _jpeg_frame_size(segment: _JpegSegment) -> tuple[int, int]:
+    if segment.marker not in _HUFFMAN_DCT_FRAMES:
+        name = f"SOF{segment.marker - 0xC0}"
+        raise ImageRefusedError("unsupported_format", f"lossless or arithmetic JPEG ({name})")
+    if len(segment.payload) < 6:
+        raise ImageRefusedError("damaged", "JPEG frame header too short")
+    bits, height, width, components = struct.unpack_from(">BHHB", segment.payload)
+    if bits != 8:
+        raise ImageRefusedError("wrong_mode", f"JPEG of {bits} bits a sample, 8 are accepted")
+    if components not in (1, 3):
+        found = "CMYK or YCCK" if components == 4 else f"{components} components"
+        raise ImageRefusedError("wrong_mode", f"JPEG in {found}: convert it to RGB")
+    if not width or not height:
+        raise ImageRefusedError("damaged", f"JPEG of {width} x {height} pixels")
+    return width, height
+
+
+# PNG (W3C Portable Network Graphics, third edition)
+
+_PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_PNG_ALPHA_TYPES = (4, 6)
+_PNG_PALETTE = 3
+
+
+def _read_png(data: bytes) -> EncodedImage:
+    chunks = _png_chunks(data)
+    kind, header = next(chunks)
+    if kind != b"IHDR" or len(header) != 13:
+        raise ImageRefusedError("damaged", "PNG that does not begin with its header")
+    width, height, bits, colour_type = struct.unpack_from(">IIBB", header)
+    if bits > 8:
+        raise ImageRefusedError("wrong_mode", f"PNG of {bits} bits a channel, 8 are accepted")
+    if not width or not height:
+        raise ImageRefusedError("damaged", f"PNG of {width} x {height} pixels")
+    kept = [PNG_START, _png_chunk(kind, header)]
+    orientation = 1
+    for kind, payload in chunks:
+        if kind == b"acTL":
+            raise ImageRefusedError("unsupported_format", "animated PNG")
+        if kind == b"tRNS" and (colour_type != _PNG_PALETTE or min(payload, default=255) < 255):
+            raise ImageRefusedError("wrong_mode", "PNG with transparent pixels")
+        if kind == b"eXIf":
+            orientation = _exif_orientation(payload)
+        if kind in _PNG_PIXEL_CHUNKS:
+            kept.append(_png_chunk(kind, payload))
+    alpha = colour_type in _PNG_ALPHA_TYPES
+    return EncodedImage("PNG", width, height, orientation, alpha, 1, b"".join(kept))
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = len(PNG_START)
+    for _ in range(MAX_PARTS):
+        if position + 12 > len(data):
+            raise ImageRefusedError("truncated", "PNG without its end chunk")
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if not kind.isalpha():
+            raise ImageRefusedError("damaged", f"PNG chunk of type {kind!r}")
+        end = position + 8 + length
+        if end + 4 > len(data):
+            raise ImageRefusedError("truncated", f"PNG cut off inside its {kind.decode()} chunk")
+        (checksum,) = struct.unpack_from(">I", data, end)
+        if zlib.crc32(memoryview(data)[position + 4 : end]) != checksum:
+            raise ImageRefusedError("damaged", f"PNG chunk {kind.decode()} fails its checksum")
+        yield kind, data[position + 8 : end]
+        if kind == b"IEND":
+            return
+        position = end + 4
+    raise ImageRefusedError("damaged", f"PNG of more than {MAX_PARTS} chunks")
+
+
+def _png_chunk(kind: bytes, payload: bytes) -> bytes:
+    checksum = zlib.crc32(payload, zlib.crc32(kind))
+    return b"".join((struct.pack(">I", len(payload)), kind, payload, struct.pack(">I", checksum)))
+
+
+# EXIF (CIPA DC-008), of which only the orientation is read
+
+_ORIENTATION_TAG, _SHORT = 0x0112, 3
+
+
+def _exif_orientation(tiff: bytes) -> int:
+    """Return EXIF's orientation, 1 to 8; 1 when there is none or EXIF is broken."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
+        for index in range(entries):
+            tag, kind, count, value = struct.unpack_from(
+                f"{order}HHIH", tiff, directory + 2 + 12 * index
+            )
+            if (tag, kind, count) == (_ORIENTATION_TAG, _SHORT, 1):
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        return 1
+    return 1

@@ -1,0 +1,140 @@
+"""The last step: the shards become a manifest, and the dataset's pointer moves to it."""
+
+import logging
+from collections import Counter
+from dataclasses import asdict
+
+import pandas as pd
+
+from dermascan.dataset import MANIFEST_SCHEMA, DatasetPointer, manifest_fingerprint, publish
+from dermascan.errors import PermanentError
+from dermascan.fingerprint import canonical_json
+from dermascan.ingest.staging import (
+    IndexEntry,
+    IngestPlan,
+    read_records,
+    required_index,
+    write_index,
+)
+from dermascan.isic.client import ImageRecord, IsicClient
+from dermascan.isic.metadata import parse_metadata
+from dermascan.layout import DatasetKeys
+from dermascan.storage import Store
+
+logger = logging.getLogger(__name__)
+
+NAMED_IN_MESSAGES = 10
+
+
+def publish_manifest(
+    store: Store, client: IsicClient, ingest_plan: IngestPlan, max_failed_share: float = 0.01
+) -> DatasetPointer:
+    """Merge the shards into a manifest and move the dataset's pointer to it.
+
+    Args:
+        store: the bucket.
+        client: asked for the text of each licence.
+        ingest_plan: what was planned.
+        max_failed_share: share of images, 0 to 1, that may have failed.
+
+    Raises:
+        PermanentError: more images failed than allowed; the message names them.
+    """
+    rows: list[dict[str, object]] = []
+    refused: list[IndexEntry] = []
+    failed: list[IndexEntry] = []
+    for shard in range(ingest_plan.shards):
+        records = {r.isic_id: r for r in read_records(store, ingest_plan, shard)}
+        for entry in required_index(store, ingest_plan, shard, "placed"):
+            if entry.usable:
+                rows.append(_manifest_row(records[entry.isic_id], entry))
+            else:
+                (failed if entry.status == "failed" else refused).append(entry)
+    _check_failures(failed, ingest_plan, max_failed_share)
+    if not rows:
+        raise PermanentError(f"none of {ingest_plan.images} images is usable: see the quarantine")
+    manifest = pd.DataFrame(rows, columns=MANIFEST_SCHEMA.names)
+    pointer = _pointer(ingest_plan.dataset, manifest, refused, failed)
+    _store_companions(store, client, pointer, manifest)
+    _store_left_out(store, pointer, [*refused, *failed])
+    moved = publish(store, pointer, manifest)
+    staging = DatasetKeys(ingest_plan.dataset).plan(ingest_plan.plan)
+    store.delete([found.key for found in store.list(staging)])
+    logger.info("%s", _publication_text(pointer, manifest, moved))
+    return pointer
+
+
+def _check_failures(failed: list[IndexEntry], ingest_plan: IngestPlan, allowed: float) -> None:
+    for entry in failed:
+        logger.warning("%s could not be downloaded: %s", entry.isic_id, entry.reason)
+    if len(failed) > allowed * ingest_plan.images:
+        named = "; ".join(f"{e.isic_id}: {e.reason}" for e in failed[:NAMED_IN_MESSAGES])
+        more = len(failed) - NAMED_IN_MESSAGES
+        raise PermanentError(
+            f"{len(failed)} of {ingest_plan.images} images could not be downloaded, more than "
+            f"{allowed:.1%}: {named}{f' and {more} more' if more > 0 else ''}. Clear the "
+            "download_from_isic tasks to try these again, or raise max_failed_share"
+        )
+
+
+def _manifest_row(record: ImageRecord, entry: IndexEntry) -> dict[str, object]:
+    metadata = parse_metadata(record)
+    values = metadata.model_dump(exclude={"errors"})
+    return {
+        **values,
+        **(asdict(entry.facts) if entry.facts else {}),
+        "isic_id": entry.isic_id,
+        "key": entry.key,
+        "sha256": entry.sha256,
+        "size": entry.size,
+        "copyright_license": record.copyright_license,
+        "attribution": record.attribution,
+        "metadata_errors": "; ".join(metadata.errors) or None,
+        "metadata_json": canonical_json(dict(record.metadata)).decode(),
+    }
+
+
+def _pointer(
+    dataset: str, manifest: pd.DataFrame, refused: list[IndexEntry], failed: list[IndexEntry]
+) -> DatasetPointer:
+    name = manifest_fingerprint(manifest)
+    key = DatasetKeys(dataset).manifest(name)
+    return DatasetPointer(dataset, name, key, len(manifest), len(refused), len(failed))
+
+
+def _store_companions(
+    store: Store,
+    client: IsicClient,
+    pointer: DatasetPointer,
+    manifest: pd.DataFrame,
+) -> None:
+    keys = DatasetKeys(pointer.dataset)
+    attribution = attribution_text(manifest).encode()
+    store.put(keys.attribution(pointer.fingerprint), attribution, "text/plain; charset=utf-8")
+    for name in sorted(manifest["copyright_license"].dropna().unique()):
+        if not store.exists(keys.license(name)):
+            text = client.license_text(name).encode()
+            store.put(keys.license(name), text, "text/plain; charset=utf-8")
+
+
+def _store_left_out(store: Store, pointer: DatasetPointer, entries: list[IndexEntry]) -> None:
+    ordered = sorted(entries, key=lambda entry: entry.isic_id)
+    write_index(store, DatasetKeys(pointer.dataset).left_out(pointer.fingerprint), ordered)
+
+
+def attribution_text(manifest: pd.DataFrame) -> str:
+    """Say who made the images of a manifest and under which licences they may be used."""
+    pairs = zip(manifest["attribution"], manifest["copyright_license"], strict=True)
+    counts = Counter((holder or "Unknown", name or "no licence stated") for holder, name in pairs)
+    lines = [f"{holder} ({name}): {n} images" for (holder, name), n in sorted(counts.items())]
+    return "\n".join(["Images of this dataset, by rights holder and licence:", "", *lines, ""])
+
+
+def _publication_text(pointer: DatasetPointer, manifest: pd.DataFrame, moved: bool) -> str:
+    unmapped = int(manifest["lesion_class"].isna().sum())
+    state = "published" if moved else "was published already, nothing changed"
+    return (
+        f"dataset {pointer.dataset!r} {state}: {pointer.images} images "
+        f"({unmapped} without a lesion class, left out of training), {pointer.refused} refused, "
+        f"{pointer.failed} failed; manifest {pointer.manifest_key}"
+    )

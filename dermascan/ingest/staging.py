@@ -1,0 +1,130 @@
+"""What the steps of one ingest tell each other through object storage."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from dermascan.errors import NotFoundError
+from dermascan.fingerprint import canonical_json
+from dermascan.imaging import ImageFacts
+from dermascan.isic.client import ImageRecord
+from dermascan.layout import DatasetKeys, part
+from dermascan.storage import Store
+
+Status = Literal["new", "known", "refused", "failed"]
+
+
+@dataclass(frozen=True)
+class IngestPlan:
+    """One resolved request: which images, in how many shards.
+
+    Attributes:
+        dataset: the dataset's name.
+        plan: names the selection by its content.
+        shards: number of shards.
+        images: number of images.
+    """
+
+    dataset: str
+    plan: str
+    shards: int
+    images: int
+
+    def key(self, kind: str, shard: int, suffix: str) -> str:
+        """Return the staging key of one shard's `records`, `images`, `index` or `placed`."""
+        prefix = DatasetKeys(self.dataset).plan(self.plan)
+        return part(f"{prefix}{kind}-", shard, suffix)
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """What became of one image of a shard.
+
+    Attributes:
+        isic_id: the archive's identifier.
+        status: `new` and `refused` images are in the shard's tar; `known` ones were
+            stored or refused by an earlier run; `failed` ones could not be had.
+        reason: why it was refused or failed, else None.
+        sha256: of the bytes, None if there are none.
+        size: of the bytes.
+        extension: `jpg` or `png`.
+        key: where the bytes are, None until placed.
+        facts: what was measured, None unless the image is usable.
+    """
+
+    isic_id: str
+    status: Status
+    reason: str | None = None
+    sha256: str | None = None
+    size: int = 0
+    extension: str = "jpg"
+    key: str | None = None
+    facts: ImageFacts | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether the image belongs in the manifest."""
+        return self.facts is not None
+
+    def to_line(self) -> bytes:
+        """Encode as one JSON line."""
+        return canonical_json(asdict(self)) + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> "IndexEntry":
+        """Decode one JSON line."""
+        plain = json.loads(line)
+        facts = plain.pop("facts")
+        return cls(**plain, facts=ImageFacts(**facts) if facts else None)
+
+
+@dataclass(frozen=True)
+class ShardOutcome:
+    """How many images of a shard ended how, and whether the step found its work done."""
+
+    shard: int
+    new: int
+    known: int
+    refused: int
+    failed: int
+    skipped: bool = False
+
+
+def read_records(store: Store, ingest_plan: IngestPlan, shard: int) -> list[ImageRecord]:
+    """Return what `plan` found for a shard."""
+    body = store.get(ingest_plan.key("records", shard, ".jsonl"))
+    return [ImageRecord.from_plain(json.loads(line)) for line in body.splitlines()]
+
+
+def write_index(store: Store, key: str, entries: Iterable[IndexEntry]) -> None:
+    """Write what became of a shard's images."""
+    store.put(key, b"".join(entry.to_line() for entry in entries), "application/jsonl")
+
+
+def read_index(store: Store, key: str) -> list[IndexEntry] | None:
+    """Return what became of a shard's images, None while its step is not finished."""
+    body = store.get_if_present(key)
+    return None if body is None else [IndexEntry.from_line(line) for line in body.splitlines()]
+
+
+def required_index(
+    store: Store, ingest_plan: IngestPlan, shard: int, kind: str = "index"
+) -> list[IndexEntry]:
+    """Return the `index` or `placed` entries of a finished step.
+
+    Raises:
+        NotFoundError: they were cleared after publication.
+    """
+    key = ingest_plan.key(kind, shard, ".jsonl")
+    entries = read_index(store, key)
+    if entries is None:
+        raise NotFoundError(f"{store.address(key)} is gone: trigger ingest_isic again")
+    return entries
+
+
+def outcome_of(shard: int, entries: list[IndexEntry]) -> ShardOutcome:
+    """Count how a shard's images ended."""
+    counts = Counter(entry.status for entry in entries)
+    return ShardOutcome(shard, counts["new"], counts["known"], counts["refused"], counts["failed"])

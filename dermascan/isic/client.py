@@ -1,0 +1,547 @@
+"""Search the ISIC archive and download from it, losing nothing silently.
+
+The shape of the API is that of https://api.isic-archive.com/api/docs/swagger/; whatever
+serves the same paths, such as `dermascan archive serve`, will do.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import ssl
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
+
+import httpx
+
+from dermascan import __version__
+from dermascan.errors import InputError, PermanentError, TransientError
+from dermascan.fingerprint import sha256_hex
+from dermascan.isic.records import WHERE_TO_SET, ImageRecord, Page, parse_image, parse_page
+from dermascan.isic.retry import Attempts, Gate, RetryPolicy, retry_after_seconds
+
+__all__ = ["Download", "ImageRecord", "IsicClient", "RetryPolicy", "Timeouts"]
+
+logger = logging.getLogger(__name__)
+
+PAGE_SIZE = 100  # the archive gives no more on one page
+MAX_PAGE_BYTES = 64 * 1024 * 1024
+MAX_IMAGE_BYTES = 200 * 1024 * 1024
+WINDOW_BYTES = 256 * 1024 * 1024  # promised bytes that may be in memory at once
+MAX_PAGES_WITHOUT_NEWS = 10
+
+_COLLECTIONS = re.compile(r"\d+(,\d+)*")
+_TEXT_TYPES = ("text/", "application/json", "application/xml", "application/xhtml")
+_PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Download:
+    """What became of one image.
+
+    Attributes:
+        record: the image that was asked for.
+        data: the file's bytes, exactly `record.size` of them; None after a failure.
+        sha256: of `data`, in hexadecimal.
+        failure: why there are no bytes, None when there are.
+        attempts: requests that were sent for the file.
+    """
+
+    record: ImageRecord
+    data: bytes | None
+    sha256: str | None
+    failure: str | None
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds that one request may take: to connect, between two reads, and in total."""
+
+    connect: float = 10.0
+    read: float = 30.0
+    total: float = 300.0
+
+
+class _PassingError(Exception):
+    """A request failed in a way that may not last."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class _StatusError(Exception):
+    """The server understood the request and said no."""
+
+    def __init__(self, status: int, message: str = "") -> None:
+        super().__init__(f"http {status}")
+        self.status, self.message = status, message
+
+
+class _FinalError(Exception):
+    """There is no point in asking again; the message is the reason."""
+
+
+class IsicClient:
+    """A connection to an ISIC archive; use it as a context manager.
+
+    Requests run in an event loop in a thread of its own, so callers need no `async`.
+
+    Args:
+        base_url: the archive's address, with or without `/api/v2`.
+        concurrency: files under way at once.
+        retry: when a failed request is tried again.
+        timeouts: how long one request may take.
+        max_image_bytes: files that promise to be larger are not asked for.
+
+    Raises:
+        InputError: `base_url` is not an http or https address.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        concurrency: int = 16,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        max_image_bytes: int = MAX_IMAGE_BYTES,
+    ) -> None:
+        self.base_url = _checked_base_url(base_url)
+        self._api = f"{self.base_url}/api/v2/"
+        self._search = f"{self._api}images/search/"
+        self._retry = retry or RetryPolicy()
+        self._timeouts = timeouts or Timeouts()
+        self._max_image_bytes = max_image_bytes
+        self._window = 2 * concurrency
+        self._gate = Gate(self._retry)
+        _keep_signed_urls_out_of_the_log()
+        tls = httpx.create_ssl_context()
+        self._http = _http_client(self._timeouts, tls, encoding="gzip, deflate")
+        # A client for each file under way: a shared pool is searched on every request.
+        self._files = [
+            _http_client(self._timeouts, tls, encoding="identity") for _ in range(concurrency)
+        ]
+        self._idle: asyncio.LifoQueue[httpx.AsyncClient] = asyncio.LifoQueue()
+        for http in self._files:
+            self._idle.put_nowait(http)
+        self._loop = _LoopThread()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop what is under way and close all connections."""
+        self._loop.close(self._close_connections)
+
+    # Searching
+
+    def count(self, query: str = "", collections: str = "") -> int:
+        """Return how many images match.
+
+        Args:
+            query: in the archive's query language, "" for all.
+            collections: collection numbers with commas between, "" for all.
+
+        Raises:
+            InputError: the archive does not understand the query, or is not an archive.
+            PermanentError: the answer is not what an archive says.
+            TransientError: the archive cannot be reached.
+        """
+        return self._counted_page(_search_parameters(query, collections, 1))[0]
+
+    def search(
+        self, query: str = "", collections: str = "", limit: int | None = None
+    ) -> Iterator[ImageRecord]:
+        """Yield each matching image once, fetching a page of 100 at a time.
+
+        Args:
+            query: in the archive's query language, "" for all.
+            collections: collection numbers with commas between, "" for all.
+            limit: stop after so many images, None for all.
+
+        Raises:
+            InputError: the archive does not understand the query, or is not an archive.
+            PermanentError: a page is malformed, or pages repeat without end.
+            TransientError: the archive cannot be reached.
+        """
+        if limit is not None and limit < 1:
+            message = f"limit {limit} is not a number of images: give 1 or more, or none"
+            raise InputError(message)
+        size = min(PAGE_SIZE, limit or PAGE_SIZE)
+        promised, page = self._counted_page(_search_parameters(query, collections, size))
+        promised = min(promised, limit or promised)
+        tally = _Tally()
+        for following in self._pages_from(page):
+            wanted = None if limit is None else limit - tally.images
+            yield from tally.new(following, self.base_url)[:wanted]
+            if limit is not None and tally.images >= limit:
+                break
+        tally.report(self.base_url, promised)
+
+    def license_text(self, license_type: str) -> str:
+        """Return the text of a licence such as `CC-BY-NC`.
+
+        Raises:
+            InputError: the archive has no such licence.
+            TransientError: the archive cannot be reached.
+        """
+        url = f"{self._api}zip-download/license-file/{quote(license_type, safe='')}/"
+        try:
+            return self._loop.run(self._ask(url)).decode("utf-8", "replace")
+        except _StatusError as error:
+            message = f"the archive has no licence {license_type!r} ({error} from {url})"
+            raise InputError(message) from error
+
+    def _pages_from(self, page: Page) -> Iterator[Page]:
+        yield page
+        cursors: set[str] = set()
+        while page.next_parameters is not None:
+            cursor = parse_qs(page.next_parameters).get("cursor", [page.next_parameters])[0]
+            if cursor in cursors:
+                message = f"{self._search}: the page cursor {cursor!r} repeats without end"
+                raise PermanentError(message)
+            cursors.add(cursor)
+            page = self._page(page.next_parameters)
+            yield page
+
+    def _counted_page(self, parameters: str) -> tuple[int, Page]:
+        page = self._page(parameters)
+        if page.count is None:
+            message = f"{self._search}: the first page has no count: check {WHERE_TO_SET}"
+            raise PermanentError(message)
+        return page.count, page
+
+    def _page(self, parameters: str) -> Page:
+        url = f"{self._search}?{parameters}"
+        try:
+            return parse_page(self._loop.run(self._ask(url)), url)
+        except _StatusError as error:
+            raise _explained(error, self.base_url, url) from error
+
+    # Downloading
+
+    def download(self, records: Iterable[ImageRecord]) -> Iterator[Download]:
+        """Download files, many at once, and yield what became of each, in the order given.
+
+        Nothing is raised for a file that fails: its `Download` says why.
+
+        Args:
+            records: consumed only as fast as downloads are taken.
+        """
+        window: deque[tuple[int, Future[Download]]] = deque()
+        promised = 0
+        try:
+            for record in records:
+                while window and (
+                    len(window) >= self._window or promised + record.size > WINDOW_BYTES
+                ):
+                    size, future = window.popleft()
+                    promised -= size
+                    yield future.result()
+                promised += record.size
+                window.append((record.size, self._loop.submit(self._download(record))))
+            while window:
+                yield window.popleft()[1].result()
+        finally:
+            for _, future in window:
+                future.cancel()
+
+    async def _download(self, record: ImageRecord) -> Download:
+        if record.size > self._max_image_bytes:
+            reason = f"size {record.size} is over the limit of {self._max_image_bytes} bytes"
+            return Download(record, None, None, reason, 0)
+        attempts = Attempts(self._retry, self._gate)
+        http = await self._idle.get()
+        try:
+            data = await self._file(http, record, attempts)
+        except _FinalError as error:
+            logger.warning("%s: %s", record.isic_id, error)
+            return Download(record, None, None, str(error), attempts.made)
+        finally:
+            self._idle.put_nowait(http)
+        return Download(record, data, sha256_hex(data), None, attempts.made)
+
+    async def _file(
+        self, http: httpx.AsyncClient, record: ImageRecord, attempts: Attempts
+    ) -> bytes:
+        url, just_resolved = record.url, False
+        while True:
+            await attempts.begin()
+            try:
+                async with self._answer(http, url) as response:
+                    return await _promised_body(response, record.size)
+            except _StatusError as error:
+                if just_resolved:
+                    raise _FinalError(str(error)) from error
+                url, just_resolved = await self._fresh_url(record, error), True
+            except _PassingError as error:
+                logger.debug("%s: %s", record.isic_id, error)
+                just_resolved = False
+                if not await attempts.may_continue(error.retry_after):
+                    raise _FinalError(f"{error} after {attempts.made} attempts") from error
+
+    async def _fresh_url(self, record: ImageRecord, refusal: "_StatusError") -> str:
+        # An expired signed URL is refused as 400, 403, 404 or 410, depending on the store.
+        url = f"{self._api}images/{quote(record.isic_id, safe='')}/"
+        try:
+            return parse_image(await self._ask(url), url).url
+        except (_StatusError, PermanentError, TransientError) as error:
+            raise _FinalError(f"{refusal}, and no fresh URL: {error}") from error
+
+    # Talking
+
+    async def _ask(self, url: str) -> bytes:
+        """Return what the API says, trying again while that can help."""
+        attempts = Attempts(self._retry, self._gate)
+        while True:
+            await attempts.begin()
+            try:
+                async with self._answer(self._http, url) as response:
+                    return await _page_body(response)
+            except _FinalError as error:
+                raise PermanentError(f"{url}: {error}: check {WHERE_TO_SET}") from error
+            except _PassingError as error:
+                logger.info("%s: %s", url, error)
+                if not await attempts.may_continue(error.retry_after):
+                    message = (
+                        f"{url}: {error} after {attempts.made} attempts:"
+                        f" is the archive up, and is {WHERE_TO_SET} right?"
+                    )
+                    raise TransientError(message) from error
+
+    @asynccontextmanager
+    async def _answer(self, http: httpx.AsyncClient, url: str) -> AsyncIterator[httpx.Response]:
+        """Send a request and hold its answer open, every trouble as one of this module's errors."""
+        try:
+            async with (
+                asyncio.timeout(self._timeouts.total),
+                http.stream("GET", url) as response,
+            ):
+                await _check_status(response)
+                yield response
+        except TimeoutError as error:
+            raise _PassingError(f"not finished within {self._timeouts.total:g} s") from error
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise _FinalError(f"refused: {error}") from error
+        except httpx.RequestError as error:
+            raise _PassingError(_in_words(error)) from error
+
+    async def _close_connections(self) -> None:
+        for http in (self._http, *self._files):
+            await http.aclose()
+
+
+class _Tally:
+    """What a search has found so far, to notice what comes twice or not at all."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._duplicates = 0
+        self._pages_without_news = 0
+
+    @property
+    def images(self) -> int:
+        return len(self._seen)
+
+    def new(self, page: Page, archive: str) -> list[ImageRecord]:
+        """Return the images of a page that were on none before.
+
+        Raises:
+            PermanentError: page after page brought nothing new.
+        """
+        news = []
+        for image in page.images:
+            if image.isic_id not in self._seen:
+                self._seen.add(image.isic_id)
+                news.append(image)
+        self._duplicates += len(page.images) - len(news)
+        self._pages_without_news = 0 if news else self._pages_without_news + 1
+        if self._pages_without_news > MAX_PAGES_WITHOUT_NEWS:
+            message = f"{archive}: {self._pages_without_news} pages in a row had no new image"
+            raise PermanentError(message)
+        return news
+
+    def report(self, archive: str, promised: int) -> None:
+        """Log images that came twice and images that did not come."""
+        if self._duplicates:
+            logger.warning("%s listed %d images more than once", archive, self._duplicates)
+        if self.images < promised:
+            logger.warning("%s promised %d images and listed %d", archive, promised, self.images)
+
+
+class _LoopThread:
+    """An event loop that runs in a thread of its own until it is closed."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="isic-client", daemon=True
+        )
+        self._thread.start()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.submit(work).result()
+
+    def close(self, last_work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self._loop.is_closed():
+            return
+        self.run(_cancel_all_others())
+        self.run(last_work())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _cancel_all_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+# Reading answers
+
+
+async def _check_status(response: httpx.Response) -> None:
+    status = response.status_code
+    if status == httpx.codes.OK:
+        return
+    if status in _PASSING_STATUSES or status >= 500:
+        header = response.headers.get("Retry-After")
+        raise _PassingError(f"http {status}", retry_after_seconds(header, datetime.now(UTC)))
+    raise _StatusError(status, _server_message(await _page_body(response)))
+
+
+async def _page_body(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_PAGE_BYTES:
+            raise _FinalError(f"the answer is over {MAX_PAGE_BYTES} bytes")
+    return bytes(body)
+
+
+async def _promised_body(response: httpx.Response, promised: int) -> bytes:
+    """Read a file of exactly the promised size, and never more than one chunk beyond it."""
+    _check_announcement(response, promised)
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > promised:
+                raise _PassingError(f"size over {promised} instead of {promised} bytes")
+    except httpx.RequestError as error:
+        detail = "" if isinstance(error, httpx.ProtocolError) else f" ({_in_words(error)})"
+        raise _PassingError(f"size {len(body)} of {promised} bytes{detail}") from error
+    if len(body) < promised:
+        raise _PassingError(f"size {len(body)} instead of {promised} bytes")
+    return bytes(body)
+
+
+def _check_announcement(response: httpx.Response, promised: int) -> None:
+    """Notice from the headers alone that the promised file will not come."""
+    encoding = response.headers.get("Content-Encoding")
+    if encoding:
+        raise _PassingError(f"unasked-for Content-Encoding {encoding}")
+    length = response.headers.get("Content-Length")
+    if length in {None, str(promised)}:
+        return
+    content_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+    if content_type.startswith(_TEXT_TYPES):
+        raise _PassingError(f"not an image: {content_type}")
+    raise _PassingError(f"size {length} instead of {promised} bytes")
+
+
+def _in_words(error: httpx.RequestError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "timeout"
+    if isinstance(error, httpx.ConnectError):
+        return f"no connection to {error.request.url.netloc.decode()}"
+    if isinstance(error, httpx.NetworkError | httpx.ProtocolError):
+        return "connection broken"
+    return type(error).__name__
+
+
+def _server_message(body: bytes) -> str:
+    """Return what an error page says: a JSON field that APIs use for it, or its beginning."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict):
+        for field in ("message", "detail", "error"):
+            if answer.get(field):
+                return str(answer[field])
+    return body[:300].decode("utf-8", "replace").strip()
+
+
+def _explained(error: _StatusError, base_url: str, url: str) -> InputError:
+    if error.status == httpx.codes.NOT_FOUND:
+        return InputError(
+            f"{url} does not exist, so {base_url} is no ISIC archive: check {WHERE_TO_SET}"
+        )
+    if error.status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+        return InputError(f"{url}: the archive does not let us in ({error}): check {WHERE_TO_SET}")
+    return InputError(f"{url}: the archive refused the search ({error}): {error.message}")
+
+
+# Setting up
+
+
+def _checked_base_url(text: str) -> str:
+    url = text.strip().rstrip("/").removesuffix("/api/v2")
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        message = f"{text!r} is not an http or https address: check {WHERE_TO_SET}"
+        raise InputError(message)
+    return url
+
+
+def _search_parameters(query: str, collections: str, page_size: int) -> str:
+    numbers = collections.replace(" ", "")
+    if numbers and not _COLLECTIONS.fullmatch(numbers):
+        message = f"collections {collections!r}: give numbers with commas between, such as 65,70"
+        raise InputError(message)
+    return urlencode(
+        {"query": query, "limit": page_size} | ({"collections": numbers} if numbers else {})
+    )
+
+
+def _http_client(timeouts: Timeouts, tls: ssl.SSLContext, encoding: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        headers={"User-Agent": f"DermaScan/{__version__}", "Accept-Encoding": encoding},
+        timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect),
+        follow_redirects=True,
+        max_redirects=5,
+        verify=tls,
+    )
+
+
+def _keep_signed_urls_out_of_the_log() -> None:
+    # httpx logs each request with its whole URL; somebody who wants that sets the level.
+    httpx_logger = logging.getLogger("httpx")
+    if httpx_logger.level == logging.NOTSET:
+        httpx_logger.setLevel(logging.WARNING)

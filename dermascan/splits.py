@@ -1,0 +1,149 @@
+"""Which image trains, validates and tests: by group, stratified, and for ever.
+
+Images that share a lesion, a patient or (nearly) their pixels form a group, and a group is
+never divided. Groups are dealt out class by class to the split that lacks most, and the
+result is kept in a ledger: an image that was dealt once stays where it is, whatever is
+added later. A new image that would tie two splits together is set aside.
+"""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import Literal
+
+import pandas as pd
+
+from dermascan.fingerprint import sha256_hex
+
+logger = logging.getLogger(__name__)
+
+STEP_VERSION = 1
+Split = Literal["train", "val", "test", "aside"]
+SHARES: dict[str, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
+
+# Two 64-bit perceptual hashes at most this far apart count as the same picture. Four bands
+# of 16 bits find every such pair: three differing bits leave one band untouched.
+NEAR_DUPLICATE_BITS = 3
+_BANDS = 4
+
+
+def trainable(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that can train or test: a lesion class, and dermoscopic or unsaid."""
+    dermoscopic = manifest["image_type"].isna() | (manifest["image_type"] == "dermoscopic")
+    return manifest[manifest["lesion_class"].notna() & dermoscopic]
+
+
+def near_duplicates(hashes: Sequence[str]) -> list[tuple[int, int]]:
+    """Return positions of hashes at most `NEAR_DUPLICATE_BITS` apart.
+
+    Args:
+        hashes: 16 hexadecimal digits each.
+    """
+    values = [int(text, 16) for text in hashes]
+    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for position, value in enumerate(values):
+        for band in range(_BANDS):
+            buckets[band, value >> (16 * band) & 0xFFFF].append(position)
+    found = {
+        (a, b)
+        for members in buckets.values()
+        for a, b in combinations(members, 2)
+        if (values[a] ^ values[b]).bit_count() <= NEAR_DUPLICATE_BITS
+    }
+    return sorted(found)
+
+
+def groups(images: pd.DataFrame) -> list[int]:
+    """Number the groups of images that must stay together.
+
+    Args:
+        images: columns `lesion_id`, `patient_id`, `sha256`, `perceptual_hash`.
+
+    Returns:
+        For each row the position of its group's first row.
+    """
+    parent = list(range(len(images)))
+
+    def root(position: int) -> int:
+        while parent[position] != position:
+            parent[position] = parent[parent[position]]
+            position = parent[position]
+        return position
+
+    for first, second in _ties(images):
+        a, b = sorted((root(first), root(second)))
+        parent[b] = a
+    return [root(position) for position in range(len(images))]
+
+
+def _ties(images: pd.DataFrame) -> Iterable[tuple[int, int]]:
+    for column in ("lesion_id", "patient_id", "sha256"):
+        first_seen: dict[Hashable, int] = {}
+        for position, value in enumerate(images[column]):
+            if pd.notna(value):
+                yield first_seen.setdefault(value, position), position
+    yield from near_duplicates(list(images["perceptual_hash"]))
+
+
+def assign(images: pd.DataFrame, ledger: Mapping[str, str]) -> dict[str, str]:
+    """Deal images to splits.
+
+    Args:
+        images: columns `isic_id`, `lesion_class` and those of `groups`; any row order
+            gives the same result.
+        ledger: split of every image that was dealt before, by `isic_id`.
+
+    Returns:
+        Split of every image of `images`, by `isic_id`; those in `ledger` keep theirs.
+    """
+    ordered = images.sort_values("isic_id").reset_index(drop=True)
+    members: dict[int, list[int]] = defaultdict(list)
+    for position, group in enumerate(groups(ordered)):
+        members[group].append(position)
+    ids, classes = list(ordered["isic_id"]), list(ordered["lesion_class"])
+    result = {name: ledger[name] for name in ids if name in ledger}
+    dealt = Counter((classes[i], result[name]) for i, name in enumerate(ids) if name in result)
+    undecided: list[list[int]] = []
+    for positions in members.values():
+        new = [i for i in positions if ids[i] not in result]
+        earlier = {result[ids[i]] for i in positions if ids[i] in result} - {"aside"}
+        if new and not earlier:
+            undecided.append(new)
+        for i in new if earlier else ():
+            result[ids[i]] = next(iter(earlier)) if len(earlier) == 1 else "aside"
+            dealt[classes[i], result[ids[i]]] += 1
+    _deal(undecided, ids, classes, result, dealt)
+    return result
+
+
+def _deal(
+    undecided: list[list[int]],
+    ids: list[str],
+    classes: list[str],
+    result: dict[str, str],
+    dealt: Counter[tuple[str, str]],
+) -> None:
+    totals = Counter(classes)
+    for group in sorted(undecided, key=lambda g: (-len(g), sha256_hex(ids[g[0]].encode()))):
+        rarest = min((classes[i] for i in group), key=lambda name: (totals[name], name))
+        target = max(
+            SHARES, key=lambda split: SHARES[split] * totals[rarest] - dealt[rarest, split]
+        )
+        for i in group:
+            result[ids[i]] = target
+            dealt[classes[i], target] += 1
+
+
+def leaks(images: pd.DataFrame, assignment: Mapping[str, str]) -> list[str]:
+    """Return `isic_id`s of images whose group lies in more than one split (none should)."""
+    ordered = images.sort_values("isic_id").reset_index(drop=True)
+    splits: dict[int, set[str]] = defaultdict(set)
+    numbered = groups(ordered)
+    for group, name in zip(numbered, ordered["isic_id"], strict=True):
+        splits[group].add(assignment[name])
+    return [
+        name
+        for group, name in zip(numbered, ordered["isic_id"], strict=True)
+        if len(splits[group] - {"aside"}) > 1
+    ]

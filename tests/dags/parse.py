@@ -1,0 +1,52 @@
+"""Parse one DAG file as Airflow does and print what a test wants to know, as JSON."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+
+def main(path: Path) -> None:
+    import airflow.sdk  # noqa: F401, PLC0415  # Airflow's own cost is not the file's
+    from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415
+    from airflow.providers.standard.operators import hitl  # noqa: F401, PLC0415
+
+    sys.path.insert(0, str(path.parent))
+    started = time.perf_counter()
+    bag = DagBag(path, bundle_name="dags-folder")
+    seconds = time.perf_counter() - started
+    facts = {
+        "seconds": seconds,
+        "errors": bag.import_errors,
+        "heavy": sorted({"tensorflow", "pandas", "great_expectations", "numpy"} & set(sys.modules)),
+        "dags": {
+            dag.dag_id: {
+                "params": {
+                    name: {
+                        "schema": dag.params.get_param(name).schema,
+                        "description": dag.params.get_param(name).description
+                        or dag.params.get_param(name).schema.get("description_md"),
+                    }
+                    for name in dag.params
+                },
+                "doc": bool(dag.doc_md),
+                "tags": sorted(dag.tags),
+                "tasks": {
+                    task.task_id: {
+                        "retries": task.retries,
+                        "timeout": bool(task.execution_timeout),
+                        "policy": bool(getattr(task, "retry_policy", None)),
+                        "pool": task.pool,
+                        "upstream": sorted(task.upstream_task_ids),
+                    }
+                    for task in dag.tasks
+                },
+            }
+            for dag in bag.dags.values()
+        },
+    }
+    print(json.dumps(facts))  # noqa: T201  # read by the test
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

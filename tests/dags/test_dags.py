@@ -1,0 +1,86 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+DAG_FILES = sorted(path for path in (PROJECT / "dags").glob("*.py") if path.name != "common.py")
+MAY_NOT_RECOVER = {"approval", "decide"}
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory):
+    home = tmp_path_factory.mktemp("airflow-home")
+    environment = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    script = Path(__file__).with_name("parse.py")
+    facts = {}
+    for path in DAG_FILES:
+        command = [sys.executable, str(script), str(path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        facts[path.stem] = json.loads(done.stdout.splitlines()[-1])
+    return facts
+
+
+def test_dags_are_those_that_the_design_names(parsed):
+    named = {"ingest_isic", "train_model", "batch_inference", "rollback_model"}
+    assert {dag for facts in parsed.values() for dag in facts["dags"]} == named
+
+
+def test_dag_files_parse_without_error_within_a_second(parsed):
+    for name, facts in parsed.items():
+        assert facts["errors"] == {}, name
+        assert facts["seconds"] < 1, name
+
+
+def test_dag_files_import_nothing_heavy(parsed):
+    assert {name: facts["heavy"] for name, facts in parsed.items() if facts["heavy"]} == {}
+
+
+def test_every_param_explains_itself(parsed):
+    for facts in parsed.values():
+        for dag_id, dag in facts["dags"].items():
+            assert dag["params"], dag_id
+            for name, param in dag["params"].items():
+                assert param["schema"].get("title"), (dag_id, name)
+                assert param["schema"].get("type") or param["schema"].get("enum"), (dag_id, name)
+
+
+def test_every_dag_is_documented_and_tagged(parsed):
+    for facts in parsed.values():
+        for dag_id, dag in facts["dags"].items():
+            assert dag["doc"], dag_id
+            assert "dermascan" in dag["tags"], dag_id
+
+
+def test_every_task_retries_what_can_recover_and_ends_some_time(parsed):
+    for facts in parsed.values():
+        for dag_id, dag in facts["dags"].items():
+            for task_id, task in dag["tasks"].items():
+                if task_id not in MAY_NOT_RECOVER:
+                    assert task["retries"] >= 1, (dag_id, task_id)
+                    assert task["policy"], (dag_id, task_id)
+                    assert task["timeout"], (dag_id, task_id)
+
+
+def test_train_waits_for_all_preprocessing_and_has_its_own_pool(parsed):
+    tasks = parsed["train_model"]["dags"]["train_model"]["tasks"]
+    assert "preprocess" in tasks["train"]["upstream"]
+    assert tasks["train"]["pool"] == "training"
+
+
+def test_promotion_comes_after_gate_and_approval(parsed):
+    tasks = parsed["train_model"]["dags"]["train_model"]["tasks"]
+    assert {"gate", "approval", "decide"} <= set(tasks["promote"]["upstream"])
+
+
+def test_library_never_imports_airflow():
+    sources = (PROJECT / "dermascan").rglob("*.py")
+    guilty = [
+        p.name
+        for p in sources
+        if "import airflow" in p.read_text() or "from airflow" in p.read_text()
+    ]
+    assert guilty == []

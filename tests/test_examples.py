@@ -1,0 +1,110 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from dermascan.examples import (
+    Augmentation,
+    Shards,
+    augment,
+    ordered_batches,
+    training_batches,
+)
+from dermascan.imaging import ImageSize
+from dermascan.records import Record, write_records
+
+STILL = Augmentation(zoom=0, shift=0, brightness=0, contrast=0, saturation=0, tint=0)
+
+
+def images_of(count, height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Write 23 examples in three files; the first pixel of an image is its number."""
+    images = images_of(23, 16, 24)
+    images[:, 0, 0, 0] = np.arange(23)
+    records = [Record(image, i % 7, f"ISIC_{i:07d}", None, "0" * 64) for i, image in enumerate(images)]
+    paths = tuple(tmp_path / f"{part}.tfrecord.gz" for part in range(3))
+    for part, path in enumerate(paths):
+        write_records(path, records[part * 9 : part * 9 + 9])
+    return Shards(paths, ImageSize(16, 24), batch_size=5)
+
+
+def numbers(batches):
+    return [int(image[0, 0, 0]) for images, _ in batches for image in images.numpy()]
+
+
+def test_ordered_batches_give_every_example_once_in_file_order(shards):
+    batches = list(ordered_batches(shards))
+
+    assert numbers(batches) == list(range(23))
+    assert [len(labels) for _, labels in batches] == [5, 5, 5, 5, 3]
+    labels = np.concatenate([labels.numpy() for _, labels in batches])
+    assert labels.tolist() == [number % 7 for number in range(23)]
+    images = np.concatenate([images.numpy() for images, _ in batches])
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images[:, 1:], images_of(23, 16, 24)[:, 1:])
+
+
+def test_training_batches_give_every_example_once_in_an_order_of_seed_and_epoch(shards):
+    def order(seed, epoch):
+        return numbers(training_batches(shards, None, seed, epoch, drop_last=False))
+
+    assert Counter(order(1, 1)) == Counter(range(23))
+    assert order(1, 1) == order(1, 1)
+    assert order(1, 1) != order(1, 2)
+    assert order(1, 1) != order(2, 1)
+
+
+def test_training_batches_when_dropping_the_last_have_one_size(shards):
+    batches = training_batches(shards, Augmentation(), 0, 1, drop_last=True)
+
+    assert [len(labels) for _, labels in batches] == [5, 5, 5, 5]
+
+
+def test_training_batches_with_augmentation_are_a_function_of_seed_and_epoch(shards):
+    def stream(seed, epoch):
+        batches = training_batches(shards, Augmentation(), seed, epoch, drop_last=True)
+        return np.concatenate([images.numpy() for images, _ in batches])
+
+    np.testing.assert_array_equal(stream(3, 2), stream(3, 2))
+    assert not np.array_equal(stream(3, 2), stream(3, 1))
+
+
+@pytest.mark.parametrize(("height", "width", "positions"), [(8, 12, 4), (8, 8, 8)])
+def test_augment_without_strengths_mirrors_and_turns_only(height, width, positions):
+    image = images_of(1, height, width)[0].astype(np.float32)
+    mirrored = [image, image[::-1], image[:, ::-1], image[::-1, ::-1]]
+    turned = [view.transpose(1, 0, 2) for view in mirrored] if height == width else []
+
+    changed = augment(np.stack([image] * 200), STILL, (1, 2)).numpy()
+
+    found = {
+        next(i for i, view in enumerate(mirrored + turned) if np.allclose(view, one, atol=0.01))
+        for one in changed
+    }
+    assert len(found) == positions
+
+
+def test_augment_changes_each_image_within_the_range_of_pixels():
+    images = images_of(16, 12, 16).astype(np.float32)
+
+    changed = augment(images, Augmentation(), (4, 5)).numpy()
+
+    assert changed.shape == images.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 255
+    assert not np.isclose(changed, images).all(axis=(1, 2, 3)).any()
+
+
+def test_augment_of_brightness_alone_multiplies_the_image_by_one_factor_in_its_range():
+    images = np.full((50, 8, 8, 3), 100, np.float32)
+    brighter = Augmentation(0, 0, brightness=0.3, contrast=0, saturation=0, tint=0)
+
+    changed = augment(images, brighter, (0, 0)).numpy()
+
+    assert np.ptp(changed, axis=(1, 2, 3)).max() < 1e-3
+    assert 70 <= changed.min() < 80
+    assert 120 < changed.max() <= 130

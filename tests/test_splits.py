@@ -1,0 +1,100 @@
+import pandas as pd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dermascan.splits import SHARES, assign, groups, leaks, near_duplicates
+
+CLASSES = ["nv", "mel", "bkl"]
+
+
+def frame(rows):
+    columns = ["isic_id", "lesion_id", "patient_id", "sha256", "perceptual_hash", "lesion_class"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def distinct_hash(i: int) -> str:
+    return f"{(i * 0x9E3779B97F4A7C15) % 2**64:016x}"
+
+
+def image(i: int, lesion: int | None, patient: int | None = None, lesion_class: str = "nv"):
+    return (
+        f"ISIC_{i:07d}",
+        None if lesion is None else f"L{lesion}",
+        None if patient is None else f"P{patient}",
+        f"{i:064x}",
+        distinct_hash(i + 1),
+        lesion_class,
+    )
+
+
+@st.composite
+def collections_of_images(draw):
+    count = draw(st.integers(1, 60))
+    return frame(
+        [
+            image(
+                i,
+                draw(st.one_of(st.none(), st.integers(0, 25))),
+                draw(st.one_of(st.none(), st.integers(0, 12))),
+                draw(st.sampled_from(CLASSES)),
+            )
+            for i in range(count)
+        ]
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(collections_of_images())
+def test_assign_never_divides_a_group_and_deals_every_image(images):
+    assignment = assign(images, {})
+    assert set(assignment) == set(images["isic_id"])
+    assert leaks(images, assignment) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(collections_of_images(), st.randoms())
+def test_assign_when_rows_are_shuffled_gives_the_same(images, random):
+    order = list(range(len(images)))
+    random.shuffle(order)
+    assert assign(images.iloc[order], {}) == assign(images, {})
+
+
+@settings(max_examples=60, deadline=None)
+@given(collections_of_images(), st.integers(1, 59))
+def test_assign_when_images_are_added_moves_none_and_leaks_none(images, some):
+    before = assign(images.head(some), {})
+    after = assign(images, before)
+    assert {name: after[name] for name in before} == before
+    assert leaks(images[[after[n] != "aside" for n in images["isic_id"]]], after) == []
+
+
+def test_assign_when_a_new_image_ties_two_splits_together_sets_it_aside():
+    old = frame([image(1, 1, 1), image(2, 2, 2)])
+    ledger = {"ISIC_0000001": "train", "ISIC_0000002": "test"}
+    bridge = frame([image(3, 1, 2)])
+    assignment = assign(pd.concat([old, bridge]), ledger)
+    assert assignment["ISIC_0000003"] == "aside"
+
+
+def test_assign_stratifies_every_class():
+    rows = [image(i, i, lesion_class=CLASSES[i % 10 // 5 + (i % 20 == 0)]) for i in range(600)]
+    images = frame(rows)
+    splits = images["isic_id"].map(assign(images, {}))
+    for lesion_class, members in splits.groupby(images["lesion_class"]):
+        for split, share in SHARES.items():
+            got = (members == split).mean()
+            assert abs(got - share) < 1.5 / len(members) + 0.01, (lesion_class, split)
+
+
+def test_near_duplicates_finds_pairs_up_to_three_bits_apart():
+    base = 0x0123456789ABCDEF
+    three = base ^ (1 << 0 | 1 << 20 | 1 << 40)
+    four = base ^ (1 << 1 | 1 << 21 | 1 << 41 | 1 << 61)
+    hashes = [f"{value:016x}" for value in (base, three, four)]
+    assert near_duplicates(hashes) == [(0, 1)]
+
+
+def test_groups_when_pictures_are_nearly_the_same_joins_them():
+    first, second = image(1, 1), list(image(2, 2))
+    second[4] = f"{int(first[4], 16) ^ 1:016x}"
+    assert groups(frame([first, second])) == [0, 0]
