@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WARM_START_IMAGES = 20_000
+WARM_START_IMAGES = 20_000
 _WARM_START_BATCH = 256
 _WARM_START_LEARNING_RATE = 2e-3
 
@@ -167,25 +167,31 @@ class Learner:
         self.network.compile(optimizer, loss, jit_compile=False)
         optimizer.build(self._trained())
 
-    def warm_start(self) -> None:
+    def warm_start(self, advance: Callable[[int], None]) -> None:
         """Train the classifier on features of the images as they are and mirrored.
 
-        The features are computed once, of at most 20,000 images, so memory has a bound.
+        The features are computed once, of at most 20,000 images, so memory has a bound. A
+        network that is not pretrained has no features worth this and stays as it is.
+
+        Args:
+            advance: told the number of images of each batch.
         """
         if not self._config.network.pretrained or not self._config.warm_start_epochs:
             return
-        features, labels = self._features()
+        features, labels = self._features(advance)
         head = self._train_head(features, labels)
         self.network.get_layer("logits").set_weights(head.layers[-1].get_weights())
         self._average = [np.array(value) for value in _values(self._trained())]
 
-    def _features(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _features(
+        self, advance: Callable[[int], None]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
         batches = training_batches(
             self._shards, None, self._config.seed, 0, drop_last=self._drop_last
         )
-        batches = batches.take(-(-_WARM_START_IMAGES // self._config.batch_size))
+        batches = batches.take(-(-WARM_START_IMAGES // self._config.batch_size))
         extractor = keras.Model(self.network.input, self.network.get_layer("embedding").output)
         features: list[NDArray[np.float32]] = []
         labels: list[NDArray[np.int64]] = []
@@ -193,6 +199,7 @@ class Learner:
             for view in (images, images[:, :, ::-1]):
                 features.append(extractor.predict_on_batch(view))
                 labels.append(batch_labels.numpy())
+            advance(len(batch_labels))
         return np.concatenate(features), np.concatenate(labels)
 
     def _train_head(

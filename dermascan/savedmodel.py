@@ -121,7 +121,10 @@ class Scorer:
             InputError: the array has another type or shape.
         """
         self._check(images)
-        starts = range(0, max(len(images), 1), batch_size)
+        if not len(images):  # TensorFlow's convolutions refuse an empty batch
+            one = self.score(np.zeros((1, *images.shape[1:]), np.uint8))
+            return Scores(one.probabilities[:0], one.p_malignant[:0], one.embedding[:0])
+        starts = range(0, len(images), batch_size)
         parts = [self._score_batch(images[start : start + batch_size]) for start in starts]
         columns = ("probabilities", "p_malignant", "embedding")
         return Scores(*(np.concatenate([part[name] for part in parts]) for name in columns))

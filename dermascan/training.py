@@ -28,7 +28,13 @@ from dermascan.errors import InputError
 from dermascan.examples import Shards
 from dermascan.fingerprint import Plain, canonical_json, fingerprint
 from dermascan.imaging import Preprocessing
-from dermascan.learner import Learner, TrainingConfig, predict_logits, read_labels
+from dermascan.learner import (
+    WARM_START_IMAGES,
+    Learner,
+    TrainingConfig,
+    predict_logits,
+    read_labels,
+)
 from dermascan.network import IMAGENET, NetworkSpec
 from dermascan.pretrained import WEIGHTS_LICENCE, WEIGHTS_PACKAGE
 from dermascan.progress import Progress, format_seconds
@@ -278,14 +284,16 @@ class _Run:
 
     def _epoch(self, epoch: int) -> EpochRecord:
         started = self._clock()
+        last = self._config.epochs
+        what = f"images of epoch {epoch}/{last}" if epoch else "images for the warm start"
+        images = self._learner.images_per_epoch
         if epoch == 0:
-            logger.info("computing frozen features of %d images", self._data.images)
-            self._learner.warm_start()
-            loss, rate = None, None
+            images = min(images, WARM_START_IMAGES)
+        progress = Progress(logger, what, images, _SECONDS_BETWEEN_LINES, self._clock)
+        loss, rate = None, None
+        if epoch == 0:
+            self._learner.warm_start(progress.advance)
         else:
-            total, interval = self._learner.images_per_epoch, _SECONDS_BETWEEN_LINES
-            what = f"images of epoch {epoch}/{self._config.epochs}"
-            progress = Progress(logger, what, total, interval, self._clock)
             loss = self._learner.train_epoch(epoch, progress.advance)
             rate = progress.done / max(self._clock() - started, 1e-9)
         with self._learner.averaged() as network:

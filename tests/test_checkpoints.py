@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from dermascan.checkpoints import Checkpoints, TrainingState
 
@@ -46,10 +47,8 @@ def test_latest_when_killed_before_the_pointer_moved_is_the_epoch_before(store, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(store, "put_json", die)
-    try:
+    with pytest.raises(KeyboardInterrupt):
         checkpoints.save(2, state(2), {}, best=2)
-    except KeyboardInterrupt:
-        pass
 
     assert checkpoints.latest() == (1, {})
     assert checkpoints.load(1).optimizer[0] == 1

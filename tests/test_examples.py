@@ -25,7 +25,9 @@ def shards(tmp_path):
     """Write 23 examples in three files; the first pixel of an image is its number."""
     images = images_of(23, 16, 24)
     images[:, 0, 0, 0] = np.arange(23)
-    records = [Record(image, i % 7, f"ISIC_{i:07d}", None, "0" * 64) for i, image in enumerate(images)]
+    records = [
+        Record(image, i % 7, f"ISIC_{i:07d}", None, "0" * 64) for i, image in enumerate(images)
+    ]
     paths = tuple(tmp_path / f"{part}.tfrecord.gz" for part in range(3))
     for part, path in enumerate(paths):
         write_records(path, records[part * 9 : part * 9 + 9])

@@ -58,14 +58,14 @@ def test_pretrained_network_when_shown_a_photograph_recognises_it(
 
 
 def test_assign_when_a_tensor_is_left_over_names_it(imagenet, tensors):
-    with pytest.raises(IntegrityError, match="_blocks.16._bn0.bias"):
+    with pytest.raises(IntegrityError, match=r"_blocks\.16\._bn0\.bias"):
         assign_efficientnet_lite(imagenet, tensors | {"_blocks.16._bn0.bias": np.zeros(1)})
 
 
 def test_assign_when_a_tensor_is_missing_names_it(imagenet, tensors):
     rest = {name: value for name, value in tensors.items() if name != "_fc.bias"}
 
-    with pytest.raises(IntegrityError, match="_fc.bias"):
+    with pytest.raises(IntegrityError, match=r"_fc\.bias"):
         assign_efficientnet_lite(imagenet, rest)
 
 

@@ -36,6 +36,7 @@ from dermascan.validation import (
 
 SUITES = Path(__file__).parents[1] / "include" / "expectations"
 IMAGES_PER_CLASS = 40
+KEY_ENDINGS = (".jpg", ".jpeg", ".png", ".0123456789abcdef.jpg")
 HOSTILE = "<form action=//x><img src=x onerror=alert(1)>"
 HOSTILE_AS_TEXT = "&lt;form action=//x&gt;&lt;img src=x onerror=alert(1)&gt;"
 
@@ -65,7 +66,7 @@ def manifest() -> pd.DataFrame:
     rows = [
         {
             "isic_id": isic_id(i),
-            "key": f"raw/small/images/{isic_id(i)}.jpg",
+            "key": f"raw/small/images/{isic_id(i)}{KEY_ENDINGS[i % 4]}",
             "sha256": f"{i:064x}",
             "size": 50_000 + i,
             "copyright_license": "CC-BY",
@@ -129,7 +130,7 @@ CHANGES: dict[int, dict[str, object]] = {
     18: {"sex": HOSTILE},
     20: {"anatom_site_general": "moon"},
     22: {"key": "elsewhere/ISIC_0000022.jpg"},
-    24: {"key": "raw/small/images/ISIC_0000025.jpg"},
+    24: {"key": "raw/small/images/ISIC_0000025.jpeg"},
     26: {"sha256": f"{28:064x}"},
     30: {"sha256": f"{279:064x}"},
     32: {"sha256": f"{33:064x}"},

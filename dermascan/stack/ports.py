@@ -130,6 +130,11 @@ def with_internal_ports(ports: Ports) -> Ports:
     return ports.model_copy(update=chosen)
 
 
+def any_free() -> int:
+    """Return a port of the stack's own range that is free together with its gRPC twin."""
+    return _find(set())
+
+
 def is_free(port: int) -> bool:
     """Tell whether a server could listen on a port of loopback now."""
     with socket.socket() as probe:

@@ -86,6 +86,18 @@ def half(data: bytes) -> Answer:
     return answer
 
 
+def unannounced(data: bytes) -> Answer:
+    """Send `data` without saying how long it is, and close the connection."""
+
+    def answer(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(data)
+        handler.close_connection = True
+
+    return answer
+
+
 def endless() -> Answer:
     """Send bytes without a length until the other side has enough."""
 

@@ -3,13 +3,10 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from itertools import islice
 
 import pytest
-
-from dermascan.errors import InputError, PermanentError, TransientError
-from dermascan.fingerprint import sha256_hex
-from dermascan.isic.client import ImageRecord, IsicClient, RetryPolicy, Timeouts
 from isic.misbehaving import (
     JPEG,
     MisbehavingArchive,
@@ -23,7 +20,12 @@ from isic.misbehaving import (
     reset,
     silence,
     status,
+    unannounced,
 )
+
+from dermascan.errors import InputError, PermanentError, TransientError
+from dermascan.fingerprint import sha256_hex
+from dermascan.isic.client import ImageRecord, IsicClient, RetryPolicy, Timeouts
 
 SEARCH = "/api/v2/images/search/"
 SIZE = len(JPEG) + 12
@@ -249,6 +251,7 @@ def test_download_keeps_to_its_concurrency_and_its_connections(archive, client):
         endless(),
         page("<html>please wait</html>"),
         body(b""),
+        unannounced(JPEG),
         body(JPEG),
         body(JPEG + ONE.encode() + b"surplus"),
         body(JPEG + ONE.encode(), Content_Encoding="gzip"),
@@ -265,6 +268,7 @@ def test_download_keeps_to_its_concurrency_and_its_connections(archive, client):
         "endless",
         "html",
         "empty",
+        "short-without-a-length",
         "short",
         "long",
         "compressed",
@@ -341,6 +345,14 @@ def test_download_when_refused_asks_for_a_fresh_url_once_then_records_it(archive
     assert found[ONE].attempts == 2
     assert sum(one.failure is not None for one in found.values()) == 1
     assert len(archive.asked(f"/api/v2/images/{ONE}/")) == 1
+
+
+def test_download_when_no_length_is_announced_takes_the_promised_one(archive, client):
+    archive.misbehave[ONE] = [unannounced(archive.images[ONE])]
+
+    found = downloads(client)
+
+    assert (found[ONE].data, found[ONE].attempts) == (archive.images[ONE], 1)
 
 
 def test_download_when_signed_urls_have_expired_uses_fresh_ones(archive, client):
@@ -446,8 +458,11 @@ def test_close_while_downloads_are_under_way_does_not_wait_for_them(archive):
         archive.always[name(number)] = silence(5)
     started = time.monotonic()
     with IsicClient(archive.url, concurrency=4) as client:
-        first = next(client.download(list(client.search())))
+        results = client.download(list(client.search(limit=8)))
+        first = next(results)
 
+    with pytest.raises(CancelledError):
+        next(results)
     assert first.data == archive.images[name(0)]
     assert archive.under_way
     assert time.monotonic() - started < 3
