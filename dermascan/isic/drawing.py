@@ -136,7 +136,7 @@ class Trait(NamedTuple):
     chance: float = 1.0
 
 
-# What the classes look like, after the criteria of pattern analysis (Kittler et al.,
+# What the classes look like, in the terms of the third consensus on dermoscopy (Kittler et al.,
 # J Am Acad Dermatol 74:1093-1106, 2016). The ranges overlap on purpose.
 TRAITS: Mapping[str, Mapping[str, Trait]] = {
     "akiec": {
@@ -284,7 +284,7 @@ LOOKALIKES: Mapping[str, tuple[str, ...]] = {
     "df": ("nv", "bcc"),
     "mel": ("nv", "bkl"),
     "nv": ("mel", "bkl", "df"),
-    "vasc": ("bcc", "mel"),
+    "vasc": ("bcc", "nv"),
 }
 ATYPICAL_SHARE = 0.15
 BORROWED_TRAITS = 0.5
@@ -477,10 +477,12 @@ def _polyline(drawing: NDArray[np.uint8], points: Points, strength: int, thickne
     cv2.polylines(drawing, [fixed], False, strength, thickness, cv2.LINE_AA, 4)
 
 
-def _border_points(outline: Outline, rng: np.random.Generator, count: int) -> Points:
-    """Return `count` points (x, y) on the border, in pixels of the frame."""
+def _border_points(
+    outline: Outline, rng: np.random.Generator, count: int, depth: float = 0.0
+) -> Points:
+    """Return `count` points (x, y) `depth` radii inside the border, in pixels of the frame."""
     contours, _ = cv2.findContours(
-        (outline.inside > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        (outline.inside > depth).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
     border: Points = max(contours, key=len).reshape(-1, 2).astype(np.float64)
     return border[rng.integers(0, len(border), count)]
@@ -519,11 +521,12 @@ def draw_streaks(outline: Outline, rng: np.random.Generator) -> Map:
     drawing = np.zeros((FRAME, FRAME), np.uint8)
     middle = np.array([FRAME / 2, FRAME / 2])
     sector = rng.uniform(0, 2 * np.pi)
-    for start in _border_points(outline, rng, 110):
+    solid = 0.45 * outline.looks.softness
+    for start in _border_points(outline, rng, 110, solid):
         outward = (start - middle) / (np.linalg.norm(start - middle) + 1e-6)
         if np.cos(np.arctan2(outward[1], outward[0]) - sector) < -0.1:
             continue
-        length = rng.uniform(0.1, 0.45) * outline.millimetre
+        length = rng.uniform(0.08, 0.32) * outline.millimetre
         bend = rng.normal(0, 0.25) * np.array([-outward[1], outward[0]])
         tip = start + (outward + bend) * length
         root = start - outward * length * 1.6
@@ -675,7 +678,7 @@ class Structure(NamedTuple):
 STRUCTURES: Mapping[str, Structure] = {
     "network": Structure(draw_rim_network, Pigments(melanin=1.25)),
     "globules": Structure(draw_globules, Pigments(melanin=1.15, deep=0.15)),
-    "streaks": Structure(draw_streaks, Pigments(melanin=1.5, deep=0.2)),
+    "streaks": Structure(draw_streaks, Pigments(melanin=1.3, deep=0.15)),
     "nests": Structure(draw_nests, Pigments(melanin=0.6, deep=1.25)),
     "lacunae": Structure(draw_lacunae, Pigments(blood=1.1, deep=0.35)),
     "ridges": Structure(draw_ridges, Pigments(melanin=0.30, keratin=0.08)),
