@@ -1,7 +1,6 @@
 """The whole pipeline on drawn images, through the embedded stack, as a newcomer sees it first."""
 
 import logging
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from dermascan.progress import format_seconds
 from dermascan.stack.connections import ARCHIVE
 from dermascan.stack.embedded import EmbeddedStack, UpRequest
 from dermascan.stack.object_store import LOOPBACK
+from dermascan.stack.ports import any_free
 from dermascan.stack.runs import Observer, RunOutcome, RunRequest, trigger_and_wait
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Demo:
 
     @contextmanager
     def _archive(self) -> Iterator[str]:
-        port = _free_port()
+        port = any_free()
         command = [sys.executable, "-m", "dermascan", "archive", "serve"]
         command += [str(self._folder / "archive"), "--port", str(port)]
         url = f"http://{LOOPBACK}:{port}"
@@ -208,12 +208,6 @@ def _archive_connection(api: "AirflowApi", url: str) -> Iterator[None]:
     finally:
         if before:
             api.change_connection(ARCHIVE, {"host": before.host})
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_answering(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:

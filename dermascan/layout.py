@@ -57,8 +57,8 @@ class DatasetKeys:
         return f"{self.raw}manifests/{fingerprint}.left-out.jsonl"
 
     def license(self, name: str) -> str:
-        """Return the key of a licence's text."""
-        return f"{self.raw}licenses/{name}.txt"
+        """Return the key of a licence's text, whatever characters the name has."""
+        return f"{self.raw}licenses/{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.txt"
 
     def refused(self, sha256: str) -> str:
         """Return the key of refused bytes; the reason is beside it with `.json` appended."""

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
+from hostile import EXPECTED, encoded, hostile_images, photograph, png_chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -21,7 +22,6 @@ from dermascan.imaging import (
     prepare,
     thumbnail,
 )
-from hostile import EXPECTED, encoded, hostile_images, photograph, png_chunk
 
 SMALL_TARGET = Preprocessing(ImageSize(48, 64))
 TRUNCATABLE = {

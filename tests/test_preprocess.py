@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import encoded, hostile_images, photograph
 
 import dermascan.preprocess
 from dermascan.errors import InputError, IntegrityError
@@ -14,7 +15,6 @@ from dermascan.preprocess import ImageRow, ShardCounts, preprocess_shard
 from dermascan.records import read_records
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
-from hostile import encoded, hostile_images, photograph
 
 SETTINGS = Preprocessing(ImageSize(48, 64))
 DESTINATION = "processed/part-00000.tfrecord.gz"

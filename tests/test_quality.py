@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from hostile import encoded, photograph
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter
 
 from dermascan.imaging import ImageFacts, decode, hash_distance, measure
-from hostile import encoded, photograph
 
 HASHES = st.integers(0, 2**64 - 1).map(lambda number: f"{number:016x}")
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from dermascan.dataset import MANIFEST_SCHEMA, DatasetPointer, manifest_fingerprint, publish
-from dermascan.errors import PermanentError
+from dermascan.errors import InputError, PermanentError
 from dermascan.fingerprint import canonical_json
 from dermascan.ingest.staging import (
     IndexEntry,
@@ -111,10 +111,19 @@ def _store_companions(
     keys = DatasetKeys(pointer.dataset)
     attribution = attribution_text(manifest).encode()
     store.put(keys.attribution(pointer.fingerprint), attribution, "text/plain; charset=utf-8")
-    for name in sorted(manifest["copyright_license"].dropna().unique()):
-        if not store.exists(keys.license(name)):
-            text = client.license_text(name).encode()
-            store.put(keys.license(name), text, "text/plain; charset=utf-8")
+    for name in sorted(filter(None, manifest["copyright_license"].unique())):
+        _store_license(store, client, name, keys.license(name))
+
+
+def _store_license(store: Store, client: IsicClient, name: str, key: str) -> None:
+    if store.exists(key):
+        return
+    try:
+        text = client.license_text(name)
+    except InputError as error:
+        logger.warning("only the name of licence %r is kept: %s", name, error)
+    else:
+        store.put(key, text.encode(), "text/plain; charset=utf-8")
 
 
 def _store_left_out(store: Store, pointer: DatasetPointer, entries: list[IndexEntry]) -> None:

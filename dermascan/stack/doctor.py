@@ -311,7 +311,7 @@ def _trial_server() -> Iterator[StorageSettings]:
             _wait_for(settings, record, paths)
             yield settings
         finally:
-            processes.stop([record], paths.state, grace=5)
+            processes.stop([record], paths.state, grace=0)
 
 
 def _wait_for(

@@ -42,6 +42,7 @@ PROBE = "stack/ready"
 REGION = "us-east-1"
 START_SECONDS = 240.0
 STOP_SECONDS = 15.0
+OBJECT_STORE_STOP_SECONDS = 1.0
 POLL_SECONDS = 0.5
 PART_OF_PORT = {"airflow": airflow.API_SERVER, "s3": OBJECT_STORE, "mlflow": mlflow.NAME}
 RECORDS = TypeAdapter(dict[str, processes.ProcessRecord])
@@ -156,7 +157,7 @@ class EmbeddedStack:
         with self._locked():
             running = self._running()
             missing = [part for part in PARTS if part not in running]
-            self._stop(missing)  # what a crash left of them, so that it holds no port
+            self._stop(missing, 0)  # what a crash left of them, so that it holds no port
             chosen = self._choose_ports(request, running)
             keys = credentials.load_or_create(self.paths)
             try:
@@ -164,7 +165,7 @@ class EmbeddedStack:
                 self._wait_until_healthy(set(missing))
             except BaseException:
                 self._tell("stopping what was started")
-                self._stop(missing)
+                self._stop(missing, STOP_SECONDS)
                 raise
             with self.airflow_api() as api:
                 connections.prepare(api, self.storage_settings(), request.isic_url)
@@ -180,8 +181,10 @@ class EmbeddedStack:
             return []
         with self._locked():
             ran = [part for part in PARTS if part in self._running()]
-            self._stop([*airflow.PARTS, mlflow.NAME])
-            self._stop([OBJECT_STORE])  # last: ending tasks may still write
+            self._stop([*airflow.PARTS, mlflow.NAME], STOP_SECONDS)
+            # Last, as ending tasks may still write. Asked to end, the server waits 15 s for
+            # itself; what it has acknowledged is safe when it is killed before that.
+            self._stop([OBJECT_STORE], OBJECT_STORE_STOP_SECONDS)
             return ran
 
     def status(self) -> list[PartStatus]:
@@ -307,10 +310,10 @@ class EmbeddedStack:
         records = self._records().items()
         return {name: record for name, record in records if processes.is_running(record)}
 
-    def _stop(self, parts: list[str]) -> None:
+    def _stop(self, parts: list[str], grace: float) -> None:
         records = self._records()
         chosen = [records[part] for part in parts if part in records]
-        processes.stop(chosen, self.paths.state, STOP_SECONDS)
+        processes.stop(chosen, self.paths.state, grace)
         self._remember({name: record for name, record in records.items() if name not in parts})
 
     @contextmanager

@@ -8,7 +8,6 @@ form process groups of their own, as Airflow's tasks do, and even when it is kil
 
 import os
 import subprocess
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -115,16 +114,6 @@ def stop(records: Iterable[ProcessRecord], folder: Path, grace: float) -> None:
         left = [process for process in everything if process.is_running()]
         _signal(left, signal)
         psutil.wait_procs(left, timeout=seconds)
-
-
-def wait_for_exit(record: ProcessRecord, timeout: float) -> bool:
-    """Wait until a process has ended; False if it still runs after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while is_running(record):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def last_lines(log: Path, count: int) -> list[str]:

@@ -60,7 +60,7 @@ START_TIMEOUT = 300
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory) -> StackPaths:
-    project = tmp_path_factory.mktemp("project")
+    project = tmp_path_factory.mktemp("a project")
     (project / "dags").mkdir()
     (project / "dags" / "examples.py").write_text(DAGS)
     return StackPaths.of_project(project)
@@ -195,7 +195,7 @@ def test_up_when_everything_was_killed_starts_again_with_all_that_was_stored(run
     before = _pids(running)
     for process in _everything(running):
         process.send_signal(signal.SIGKILL)
-    _wait_until_dead(running)
+    _wait_until_dead(running, *PARTS)
 
     stopped = command("status")
     started = command("up")
@@ -212,7 +212,7 @@ def test_up_when_everything_was_killed_starts_again_with_all_that_was_stored(run
 def test_up_when_one_part_was_killed_starts_that_one_only(running, command):
     before = _pids(running)
     os.kill(before["scheduler"], signal.SIGKILL)
-    processes.wait_for_exit(running._records()["scheduler"], timeout=10)
+    _wait_until_dead(running, "scheduler")
 
     trigger, result = command("trigger", "count_up"), command("up")
 
@@ -256,8 +256,8 @@ def _archive_address(api: AirflowApi) -> str | None:
     return connection.host if connection else None
 
 
-def _wait_until_dead(stack: EmbeddedStack) -> None:
+def _wait_until_dead(stack: EmbeddedStack, *parts: str) -> None:
     deadline = time.monotonic() + 20
-    while any(_pids(stack).values()):
+    while any(stack.since(part) for part in parts):
         assert time.monotonic() < deadline
         time.sleep(0.1)

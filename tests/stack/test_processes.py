@@ -32,6 +32,13 @@ def sleeper(tmp_path):
     processes.stop([record], tmp_path, grace=5)
 
 
+def wait_for_exit(record: ProcessRecord) -> None:
+    deadline = time.monotonic() + 20
+    while processes.is_running(record):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def wait_for_child(log: Path) -> psutil.Process:
     deadline = time.monotonic() + 20
     while not log.read_text().strip():
@@ -45,8 +52,9 @@ def test_is_running_when_started_and_after_it_was_killed(sleeper):
 
     os.kill(sleeper.pid, signal.SIGKILL)
 
+    wait_for_exit(sleeper)
     assert before
-    assert processes.wait_for_exit(sleeper, timeout=10)
+    assert not processes.is_running(sleeper)
 
 
 def test_is_running_when_the_id_belongs_to_another_process_now_says_no(sleeper):
@@ -83,7 +91,7 @@ def test_stop_when_the_process_itself_was_killed_ends_what_it_left_behind(tmp_pa
     record = processes.start(launch_python(PARENT), tmp_path / "log", tmp_path)
     child = wait_for_child(tmp_path / "log")
     os.kill(record.pid, signal.SIGKILL)
-    processes.wait_for_exit(record, timeout=10)
+    wait_for_exit(record)
     survived = child.is_running()
 
     processes.stop([record], tmp_path, grace=5)
@@ -96,7 +104,7 @@ def test_members_when_an_orphan_works_elsewhere_does_not_count_it(tmp_path):
     record = processes.start(launch_python(PARENT), tmp_path / "log", tmp_path)
     child = wait_for_child(tmp_path / "log")
     os.kill(record.pid, signal.SIGKILL)
-    processes.wait_for_exit(record, timeout=10)
+    wait_for_exit(record)
 
     elsewhere = processes.members(record, tmp_path / "elsewhere")
 
@@ -120,7 +128,7 @@ def test_start_when_it_writes_keeps_the_log_private_and_appends(tmp_path):
     log = tmp_path / "log"
     for word in ("one", "two"):
         record = processes.start(launch_python(f"print('{word}')"), log, tmp_path)
-        processes.wait_for_exit(record, timeout=20)
+        wait_for_exit(record)
 
     assert processes.last_lines(log, 5) == ["one", "two"]
     assert processes.last_lines(log, 1) == ["two"]
@@ -133,7 +141,7 @@ def test_start_when_the_log_is_long_puts_it_aside(tmp_path, monkeypatch):
     log.write_text("long ago")
 
     record = processes.start(launch_python("print('now')"), log, tmp_path)
-    processes.wait_for_exit(record, timeout=20)
+    wait_for_exit(record)
 
     assert log.read_text() == "now\n"
     assert (tmp_path / "part.1.log").read_text() == "long ago"
