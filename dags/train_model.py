@@ -163,10 +163,8 @@ def train_model() -> None:
         from dermascan.training import TrainingConfig  # noqa: PLC0415  # keeps parsing fast
 
         wanted = params()
-        pretrained = wanted["architecture"] == "efficientnet_lite0"
-        network = NetworkSpec(wanted["architecture"], "imagenet-pypi" if pretrained else "none")
         config = TrainingConfig(
-            network=network,
+            network=NetworkSpec.of(wanted["architecture"]),
             epochs=wanted["epochs"],
             batch_size=wanted["batch_size"],
             learning_rate=wanted["learning_rate"],

@@ -19,7 +19,13 @@ import boto3
 import obstore
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import S3Store
 
 from dermascan.errors import (
@@ -104,9 +110,9 @@ class Store:
     def ensure_bucket(self) -> None:
         """Create the bucket unless it is there."""
         try:
-            self._s3.head_bucket(Bucket=self.bucket)
-        except ClientError:
-            self._call(lambda: self._s3.create_bucket(Bucket=self.bucket), self.bucket)
+            self._call(lambda: self._s3.head_bucket(Bucket=self.bucket), "")
+        except NotFoundError:
+            self._call(lambda: self._s3.create_bucket(Bucket=self.bucket), "")
 
     # Reading
 
@@ -289,6 +295,8 @@ class Store:
             raise NotFoundError(message) from error
         except ClientError as error:
             raise _translated(error, self.address(key)) from error
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise InputError(_denied(self.address(key), type(error).__name__)) from error
         except (BaseError, BotoCoreError) as error:
             summary = str(error).splitlines()[0]
             message = f"{self.address(key)}: object storage failed: {summary}"
@@ -353,15 +361,17 @@ def _obstore_can_name(key: str) -> bool:
     return plain and key.isprintable()
 
 
+def _denied(address: str, code: str) -> str:
+    return f"{address}: access denied ({code}): check the connection's keys and policy"
+
+
 def _translated(error: ClientError, address: str) -> Exception:
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in {"NoSuchKey", "NoSuchBucket", "404"}:
         return NotFoundError(f"{address} does not exist ({code})")
     if status in {401, 403}:
-        return InputError(
-            f"{address}: access denied ({code}): check the connection's keys and policy"
-        )
+        return InputError(_denied(address, code))
     if 400 <= status < 500 and status != 429:
         return InputError(f"{address}: the request was refused ({code})")
     return TransientError(f"{address}: object storage failed ({code or status})")

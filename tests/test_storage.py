@@ -1,6 +1,13 @@
 import pytest
+from pydantic import SecretStr
 
-from dermascan.errors import ConflictError, IntegrityError, NotFoundError
+from dermascan.errors import (
+    ConflictError,
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    TransientError,
+)
 from dermascan.storage import S3Address, Store, concurrently
 
 
@@ -83,3 +90,21 @@ def test_concurrently_keeps_order_and_reads_ahead_only_a_window():
 )
 def test_address_parse_reads_both_forms(text, expected):
     assert S3Address.parse(text, "mine") == expected
+
+
+def test_access_with_wrong_keys_says_what_to_check(store: Store):
+    wrong = store.settings.model_copy(update={"secret_access_key": SecretStr("wrong")})
+    stranger = Store(wrong, store.bucket)
+    for attempt in (
+        lambda: stranger.get("x"),
+        lambda: list(stranger.list("")),
+        stranger.ensure_bucket,
+    ):
+        with pytest.raises(InputError, match="access denied"):
+            attempt()
+
+
+def test_ensure_bucket_when_nobody_answers_can_be_tried_again(store: Store):
+    nobody = store.settings.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
+    with pytest.raises(TransientError, match=store.bucket):
+        Store(nobody, store.bucket).ensure_bucket()

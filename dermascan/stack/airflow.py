@@ -89,6 +89,7 @@ def environment(
         **variables,
         **PRIVACY,
         "GX_ANALYTICS_ENABLED": "false",
+        "TF_CPP_MIN_LOG_LEVEL": "3",  # a machine without a GPU is no error for a task's log
         "AIRFLOW_HOME": str(paths.airflow),
         "MLFLOW_TRACKING_URI": f"http://{LOOPBACK}:{ports.mlflow}",
     }

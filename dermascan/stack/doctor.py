@@ -325,7 +325,7 @@ def _wait_for(
             store = Store(settings)
             store.ensure_bucket()
             store.put(PROBE_PREFIX, b"ready")
-        except Exception as error:  # any error until it is up; creating buckets lets some through
+        except DermaScanError as error:
             if not processes.is_running(record) or time.monotonic() > deadline:
                 end = "\n".join(processes.last_lines(paths.logs / "s3.log", 5))
                 raise TransientError(f"a trial S3 server did not come up:\n{end}") from error
