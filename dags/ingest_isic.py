@@ -39,16 +39,16 @@ PUBLICATION = AssetAlias("dermascan_publication")
     params={
         "dataset": name_param("isic", "Dataset", "Name of the dataset to publish."),
         "query": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             maxLength=2000,
             title="Search query",
             description_md="In the archive's language, such as "
             "`image_type:dermoscopic AND age_approx:[40 TO 60]`. Empty means everything.",
         ),
         "collections": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             pattern=r"^(\d+(,\d+)*)?$",
             title="Collections",
             description_md="Numbers of ISIC collections, separated by commas "
@@ -85,7 +85,7 @@ def ingest_isic() -> None:
 
         wanted = params()
         request = IngestRequest(
-            wanted["dataset"], wanted["query"], wanted["collections"], wanted["limit"]
+            wanted["dataset"], wanted["query"] or "", wanted["collections"] or "", wanted["limit"]
         )
         with open_archive() as archive:
             planned = plan(open_store(), archive, request)

@@ -24,8 +24,8 @@ from common import DEFAULT_ARGS, MODEL, name_param, open_store, params, run_addr
     tags=["dermascan", "model"],
     params={
         "to_version": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             pattern=r"^\d*$",
             title="Version",
             description_md="A number from `dermascan models list`. Empty means the version "
@@ -49,7 +49,11 @@ def rollback_model() -> None:
         wanted = params()
         champion = asdict(
             rollback(
-                open_store(), wanted["model"], wanted["to_version"], run_address(), wanted["reason"]
+                open_store(),
+                wanted["model"],
+                wanted["to_version"] or "",
+                run_address(),
+                wanted["reason"],
             )
         )
         yield Metadata(MODEL, champion)

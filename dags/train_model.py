@@ -102,7 +102,13 @@ def chosen_dataset() -> str:
             section="Training",
         ),
         "batch_size": Param(
-            32, type="integer", minimum=1, maximum=1024, title="Batch size", section="Training"
+            32,
+            type="integer",
+            minimum=1,
+            maximum=1024,
+            title="Batch size",
+            description_md="Images in one step; fewer need less memory.",
+            section="Training",
         ),
         "learning_rate": Param(
             0.0005,

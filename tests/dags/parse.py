@@ -24,6 +24,7 @@ def main(path: Path) -> None:
                 "params": {
                     name: {
                         "schema": dag.params.get_param(name).schema,
+                        "default": dag.params.get_param(name).value,
                         "description": dag.params.get_param(name).description
                         or dag.params.get_param(name).schema.get("description_md"),
                     }
