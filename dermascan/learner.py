@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from dermascan.batches import Augmentation, Shards, ordered_batches, training_batches
 from dermascan.checkpoints import Arrays, TrainingState
 from dermascan.errors import PermanentError
-from dermascan.examples import Augmentation, Shards, ordered_batches, training_batches
 from dermascan.fingerprint import Plain
 from dermascan.network import NetworkSpec, build_network, freeze_for_fine_tuning
 from dermascan.taxonomy import LESION_CLASSES, Taxonomy

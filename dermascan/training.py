@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from dermascan.batches import Shards
 from dermascan.calibration import (
     OperatingPoint,
     choose_threshold,
@@ -25,7 +26,6 @@ from dermascan.calibration import (
 )
 from dermascan.checkpoints import Checkpoints
 from dermascan.errors import InputError
-from dermascan.examples import Shards
 from dermascan.fingerprint import Plain, canonical_json, fingerprint
 from dermascan.imaging import Preprocessing
 from dermascan.learner import (

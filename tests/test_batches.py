@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dermascan.examples import (
+from dermascan.batches import (
     Augmentation,
     Shards,
     augment,
