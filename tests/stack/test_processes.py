@@ -148,10 +148,12 @@ def test_start_when_the_log_is_long_puts_it_aside(tmp_path, monkeypatch):
 
 
 def test_start_when_the_caller_is_interrupted_goes_on(tmp_path):
+    # Jobs in the background of a script ignore SIGINT, and so would what they start.
     code = f"""
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from dermascan.stack.processes import Launch, start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 folder = Path({str(tmp_path)!r})
 record = start(Launch("part", [sys.executable, "-c", {SLEEPER!r}], {{}}), folder / "log", folder)
 print(record.model_dump_json(), flush=True)
