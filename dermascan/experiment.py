@@ -18,8 +18,9 @@ import pandas as pd
 
 from dermascan.evaluation import Evaluation, evaluate
 from dermascan.example_set import ExampleSet, read_split
+from dermascan.fingerprint import canonical_json
 from dermascan.gate import GateResult, check, load_rules, require
-from dermascan.layout import ModelKeys, TrainingKeys
+from dermascan.layout import CandidacyKeys, ModelKeys, TrainingKeys
 from dermascan.progress import Progress
 from dermascan.records import Record, read_records
 from dermascan.registry import champion, claim_version, fetch_version, promote, publish_version
@@ -159,15 +160,16 @@ def judge(store: Store, training: str, model: str, rules: Path) -> GateResult:
         GateFailedError: a rule was not met; the message holds the table.
     """
     keys = TrainingKeys(training)
-    if store.exists(keys.promotion):
-        logger.info("promoted already, nothing to judge")
-        return GateResult.model_validate_json(store.get(keys.gate))
+    candidacy = keys.candidacy(model)
+    if store.exists(candidacy.promotion):
+        logger.info("promoted already, nothing to do")
+        return GateResult.model_validate_json(store.get(candidacy.gate))
     evaluation = Evaluation.model_validate_json(store.get(keys.evaluation))
     result = check(evaluation, _champion_evaluation(store, model), load_rules(rules))
-    store.put(keys.gate, result.model_dump_json(indent=1).encode(), "application/json")
+    store.put(candidacy.gate, result.model_dump_json(indent=1).encode(), "application/json")
     report = _report(store, keys, training, evaluation, result)
-    store.put(keys.report, report.encode(), "text/html; charset=utf-8")
-    logger.info("report: %s", store.address(keys.report))
+    store.put(candidacy.report, report.encode(), "text/html; charset=utf-8")
+    logger.info("report: %s", store.address(candidacy.report))
     logger.info("\n%s", result.table())
     require(result)
     return result
@@ -215,33 +217,35 @@ def promote_model(store: Store, training: str, model: str, by: str) -> Promotion
         GateFailedError: the gate's latest verdict is against it.
     """
     keys = TrainingKeys(training)
-    done = store.get_if_present(keys.promotion)
+    candidacy = keys.candidacy(model)
+    done = store.get_if_present(candidacy.promotion)
     if done is not None:
-        logger.info("promoted already as %s", done.decode())
-        return Promotion(**json.loads(done))
-    require(GateResult.model_validate_json(store.get(keys.gate)))
-    version = _claimed_version(store, keys, model, training)
+        promotion = Promotion(**json.loads(done))
+        logger.info("promoted already as version %d, nothing to do", promotion.version)
+        return promotion
+    require(GateResult.model_validate_json(store.get(candidacy.gate)))
+    version = _claimed_version(store, candidacy.version, model, training)
     with tempfile.TemporaryDirectory() as folder:
-        publish_version(store, model, version, _assembled(store, keys, Path(folder) / "new"))
+        _assemble(store, keys, candidacy, Path(folder) / "new")
+        publish_version(store, model, version, Path(folder) / "new")
         fetch_version(store, model, version, Path(folder) / "read-back")
     promote(store, model, version, by, f"training run {training} passed the gate")
     promotion = Promotion(model, version, training)
-    store.put_json(keys.promotion, asdict(promotion))
+    store.put_json(candidacy.promotion, asdict(promotion))
     return promotion
 
 
-def _claimed_version(store: Store, keys: TrainingKeys, model: str, training: str) -> int:
-    if not store.exists(keys.version):
+def _claimed_version(store: Store, key: str, model: str, training: str) -> int:
+    if not store.exists(key):
         claimed = {"version": claim_version(store, model, training)}
-        store.put_if_absent(keys.version, json.dumps(claimed).encode(), "application/json")
-    return int(str(store.get_json(keys.version)["version"]))
+        store.put_if_absent(key, canonical_json(claimed), "application/json")
+    return int(str(store.get_json(key)["version"]))
 
 
-def _assembled(store: Store, keys: TrainingKeys, folder: Path) -> Path:
+def _assemble(store: Store, keys: TrainingKeys, candidacy: CandidacyKeys, folder: Path) -> None:
     _fetch_prefix(store, keys.model, folder)
-    for key in (keys.evaluation, keys.gate, keys.report):
+    for key in (keys.evaluation, candidacy.gate, candidacy.report):
         (folder / Path(key).name).write_bytes(store.get(key))
-    return folder
 
 
 def _fetch_prefix(store: Store, prefix: str, folder: Path) -> Path:

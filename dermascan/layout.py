@@ -100,10 +100,20 @@ class TrainingKeys:
         self.done = f"{self.prefix}DONE.json"
         self.scores = f"{self.prefix}evaluation/scores.parquet"
         self.evaluation = f"{self.prefix}evaluation/evaluation.json"
-        self.gate = f"{self.prefix}evaluation/gate.json"
-        self.report = f"{self.prefix}evaluation/report.html"
-        self.version = f"{self.prefix}version.json"
-        self.promotion = f"{self.prefix}promotion.json"
+
+    def candidacy(self, model: str) -> "CandidacyKeys":
+        """Return the keys of the run as a candidate for one model's championship."""
+        return CandidacyKeys(f"{self.prefix}candidate/{checked_name('model', model)}/")
+
+
+class CandidacyKeys:
+    """Keys of what became of one training run as a candidate for one named model."""
+
+    def __init__(self, prefix: str) -> None:
+        self.gate = f"{prefix}gate.json"
+        self.report = f"{prefix}report.html"
+        self.version = f"{prefix}version.json"
+        self.promotion = f"{prefix}promotion.json"
 
 
 class ModelKeys:

@@ -134,7 +134,7 @@ def test_train_when_the_gate_fails_shows_its_table_and_publishes_nothing(
     assert "needed" in text
     assert "images/s" in log_of(api, outcome, "train")
     assert [f.key for f in bucket.list("models/")] == []
-    assert any(f.key.endswith("evaluation/report.html") for f in bucket.list("training/"))
+    assert any(f.key.endswith("candidate/dermascan/report.html") for f in bucket.list("training/"))
 
 
 def test_batch_inference_when_there_is_no_model_says_what_to_do_and_does_not_retry(run, api):

@@ -169,10 +169,17 @@ def test_promotion_publishes_one_version_that_serves_as_it_is(pipeline):
     } <= names
 
 
+def test_promotion_of_one_training_under_two_names_makes_a_version_of_each(pipeline):
+    judge(pipeline.store, pipeline.training, "twin", pipeline.rules)
+    promoted = promote_model(pipeline.store, pipeline.training, "twin", "test")
+    assert promoted.model == "twin"
+    assert list_versions(pipeline.store, "twin") == [promoted.version]
+
+
 def test_judge_when_a_rule_fails_publishes_nothing_and_shows_the_table(pipeline, tmp_path):
     strict = tmp_path / "gate.yaml"
     strict.write_text(LENIENT.replace("threshold: 1", "threshold: 100000"))
-    keys = TrainingKeys(pipeline.training)
+    keys = TrainingKeys(pipeline.training).candidacy("tiny")
     promotion = pipeline.store.get(keys.promotion)
     pipeline.store.delete([keys.promotion])  # as if it had not been promoted yet
     before = list_versions(pipeline.store, "tiny")
