@@ -17,6 +17,8 @@ from airflow.sdk import (
 )
 
 if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
     from dermascan.isic.client import IsicClient
     from dermascan.storage import Store
 
@@ -63,41 +65,63 @@ def name_param(default: str, title: str, description: str) -> Param:
 
 
 def open_store() -> Store:
-    """Open the bucket that the connection `dermascan_s3` describes."""
-    from pydantic import SecretStr  # noqa: PLC0415  # keeps parsing fast
+    """Open the bucket that the connection `dermascan_s3` describes.
+
+    Raises:
+        InputError: there is no such connection, or it names no usable bucket.
+    """
+    from pydantic import SecretStr, ValidationError  # noqa: PLC0415  # keeps parsing fast
 
     from dermascan.errors import InputError  # noqa: PLC0415  # keeps parsing fast
     from dermascan.settings import StorageSettings  # noqa: PLC0415  # keeps parsing fast
     from dermascan.storage import Store  # noqa: PLC0415  # keeps parsing fast
 
-    connection = BaseHook.get_connection(STORAGE_CONNECTION)
+    connection = _connection(STORAGE_CONNECTION)
     extra = connection.extra_dejson
     bucket = extra.get("service_config", {}).get("s3", {}).get("bucket_name")
-    if not bucket:
-        raise InputError(
-            f"connection {STORAGE_CONNECTION!r} names no bucket: set its extra to "
-            '{"service_config": {"s3": {"bucket_name": "..."}}}'
-        )
-    return Store(
-        StorageSettings(
+    try:
+        settings = StorageSettings(
             bucket=bucket,
             endpoint_url=extra.get("endpoint_url"),
             region=extra.get("region_name", "us-east-1"),
             access_key_id=connection.login,
             secret_access_key=SecretStr(connection.password) if connection.password else None,
         )
-    )
+    except ValidationError as error:
+        raise InputError(
+            f"connection {STORAGE_CONNECTION!r} names no usable bucket ({bucket!r}): set its "
+            'extra to {"service_config": {"s3": {"bucket_name": "..."}}}'
+        ) from error
+    return Store(settings)
 
 
 def open_archive() -> IsicClient:
-    """Open the archive that the connection `isic_archive` describes."""
+    """Open the archive that the connection `isic_archive` describes.
+
+    Raises:
+        InputError: there is no such connection.
+    """
+    from urllib.parse import urlsplit  # noqa: PLC0415  # keeps parsing fast
+
     from dermascan.isic.client import IsicClient  # noqa: PLC0415  # keeps parsing fast
 
-    connection = BaseHook.get_connection(ARCHIVE_CONNECTION)
-    scheme = connection.schema or "https"
-    port = f":{connection.port}" if connection.port else ""
+    connection = _connection(ARCHIVE_CONNECTION)
     host = connection.host or ""
-    return IsicClient(host if "://" in host else f"{scheme}://{host}{port}")
+    url = host if "://" in host else f"{connection.schema or 'https'}://{host}"
+    if connection.port and not urlsplit(url).port:
+        url = f"{url.rstrip('/')}:{connection.port}"
+    return IsicClient(url)
+
+
+def _connection(name: str) -> Connection:
+    from airflow.sdk.exceptions import AirflowNotFoundException  # noqa: PLC0415  # fast parsing
+
+    from dermascan.errors import InputError  # noqa: PLC0415  # keeps parsing fast
+
+    try:
+        return BaseHook.get_connection(name)
+    except AirflowNotFoundException as error:
+        raise InputError(f"create the connection {name!r} (Admin, Connections)") from error
 
 
 def params() -> dict[str, Any]:

@@ -33,6 +33,7 @@ PUBLICATION = AssetAlias("dermascan_publication")
     dag_display_name="Ingest from ISIC",
     schedule=None,
     catchup=False,
+    max_active_runs=1,  # two runs over the same selection would share their staging area
     default_args=DEFAULT_ARGS,
     doc_md=__doc__,
     tags=["dermascan", "data"],
@@ -97,7 +98,13 @@ def ingest_isic() -> None:
         from dermascan.ingest.staging import IngestPlan  # noqa: PLC0415  # keeps parsing fast
 
         with open_archive() as archive:
-            outcome = download(open_store(), archive, IngestPlan(**work["plan"]), work["shard"])
+            outcome = download(
+                open_store(),
+                archive,
+                IngestPlan(**work["plan"]),
+                work["shard"],
+                max_failed_share=params()["max_failed_share"],
+            )
         return {**work, "downloaded": asdict(outcome)}
 
     @task(execution_timeout=timedelta(hours=12), retries=5)

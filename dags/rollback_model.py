@@ -1,7 +1,8 @@
 """### Make an earlier model version the champion again
 
 Moves `models/<model>/champion.json` to the version given and records who did it. No file
-of any version is touched, so rolling forward again is the same move.
+of any version is touched, so rolling forward again is the same move. One run moves the
+champion once, however often its task is tried; to move it again, start another run.
 
 *Decision support for research. Not a medical device.*
 """
@@ -44,17 +45,12 @@ from common import DEFAULT_ARGS, MODEL, name_param, open_store, params, run_addr
 def rollback_model() -> None:
     @task(outlets=[MODEL])
     def rollback() -> Any:
-        from dermascan.registry import rollback  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.registry import Decision, rollback  # noqa: PLC0415  # keeps parsing fast
 
         wanted = params()
+        decision = Decision(run_address(), wanted["reason"], request=run_address())
         champion = asdict(
-            rollback(
-                open_store(),
-                wanted["model"],
-                wanted["to_version"] or "",
-                run_address(),
-                wanted["reason"],
-            )
+            rollback(open_store(), wanted["model"], wanted["to_version"] or "", decision)
         )
         yield Metadata(MODEL, champion)
         return champion

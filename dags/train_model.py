@@ -20,6 +20,7 @@ and does nothing. Only one `train` task runs at a time (pool `training`, one slo
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import asdict
 from datetime import timedelta
@@ -39,19 +40,31 @@ from common import (
     run_address,
 )
 
+logger = logging.getLogger(__name__)
+
+SIDE = r"(1[6-9]|[2-9]\d|[1-9]\d{2}|[1-3]\d{3}|40[0-8]\d|409[0-6])"  # 16 to 4096
+
 
 def chosen_dataset() -> str:
-    """Return the dataset whose publication started the run, else the one in the params."""
-    events = get_current_context()["triggering_asset_events"]
-    for event in events.get(DATASET, []):
-        return str(event.extra["dataset"])
-    return str(params()["dataset"])
+    """Return the dataset whose publication started the run, else the one in the params.
+
+    Several publications may have been waiting for one run: the latest is trained, and the
+    others are named in the log.
+    """
+    events = get_current_context()["triggering_asset_events"].get(DATASET, [])
+    published = [str(event.extra["dataset"]) for event in events]
+    if not published:
+        return str(params()["dataset"])
+    if passed_over := sorted(set(published) - {published[-1]}):
+        logger.warning("also published, trigger a run for each by hand: %s", passed_over)
+    return published[-1]
 
 
 @dag(
     dag_display_name="Train a model",
     schedule=[DATASET],
     catchup=False,
+    max_active_runs=1,
     default_args=DEFAULT_ARGS,
     doc_md=__doc__,
     tags=["dermascan", "model"],
@@ -65,9 +78,9 @@ def chosen_dataset() -> str:
         "image_size": Param(
             "144x192",
             type="string",
-            pattern=r"^\d{2,4}x\d{2,4}$",
+            pattern=f"^{SIDE}x{SIDE}$",
             title="Image size",
-            description_md="HEIGHTxWIDTH in pixels. Images are scaled at true aspect to cover it.",
+            description_md="HEIGHTxWIDTH in pixels, 16 to 4096 each. Images are scaled at true aspect to cover it.",
             section="Preprocessing",
         ),
         "colour_constancy": Param(

@@ -1,17 +1,20 @@
 """Datasets: the manifest of one verified selection of images, and the pointer to it."""
 
+import hashlib
 import io
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import cast
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dermascan.errors import ConflictError, NotFoundError
-from dermascan.fingerprint import Plain, fingerprint
+from dermascan.fingerprint import FINGERPRINT_HEX_DIGITS, Plain, canonical_json
 from dermascan.layout import DatasetKeys
 from dermascan.storage import Store
 
@@ -65,7 +68,8 @@ class DatasetPointer:
         manifest_key: key of the Parquet manifest.
         images: rows in the manifest.
         refused: objects of this selection that are in quarantine.
-        failed: images that could not be downloaded.
+        failed: images that could not be downloaded, or that the archive did not list.
+        left_out_key: key of the list of refused and failed images, JSON lines.
     """
 
     dataset: str
@@ -74,6 +78,7 @@ class DatasetPointer:
     images: int
     refused: int
     failed: int
+    left_out_key: str
 
     def as_plain(self) -> dict[str, Plain]:
         """Return the pointer as a JSON-ready mapping."""
@@ -81,10 +86,13 @@ class DatasetPointer:
 
 
 def manifest_fingerprint(manifest: pd.DataFrame) -> str:
-    """Name a manifest by the images, bytes and metadata in it, whatever their order."""
-    columns = ["isic_id", "sha256", "lesion_class", "metadata_json"]
-    rows = manifest.sort_values("isic_id")[columns].astype(object)
-    return fingerprint(rows.where(rows.notna(), None).to_numpy().tolist())
+    """Name a manifest by all that it says, whatever the order of its rows."""
+    ordered = manifest.sort_values("isic_id")[MANIFEST_SCHEMA.names].astype(object)
+    rows = ordered.where(ordered.notna(), None).itertuples(index=False)
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(canonical_json(list(row)))
+    return digest.hexdigest()[:FINGERPRINT_HEX_DIGITS]
 
 
 def encode_manifest(manifest: pd.DataFrame) -> bytes:
@@ -131,13 +139,23 @@ class Refusal:
 
 def read_refusals(store: Store, pointer: DatasetPointer) -> list[Refusal]:
     """Return what was refused when a manifest was made."""
-    body = store.get(DatasetKeys(pointer.dataset).left_out(pointer.fingerprint))
+    body = store.get(pointer.left_out_key)
     rows = [json.loads(line) for line in body.splitlines()]
     return [
         Refusal(row["isic_id"], row["reason"], row["sha256"], row["size"])
         for row in rows
         if row["sha256"] is not None
     ]
+
+
+def read_rows(
+    store: Store, pointer: DatasetPointer, isic_ids: Sequence[str], columns: Sequence[str]
+) -> list[dict[str, Plain]]:
+    """Return some columns of some rows of a manifest, without holding the others in memory."""
+    source = io.BytesIO(store.get(pointer.manifest_key))
+    wanted = pc.field("isic_id").isin(list(isic_ids))
+    table = pq.read_table(source, columns=list(columns), filters=wanted)
+    return cast("list[dict[str, Plain]]", table.to_pylist())
 
 
 def publish(store: Store, pointer: DatasetPointer, manifest: pd.DataFrame) -> bool:

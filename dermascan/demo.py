@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from dermascan.errors import DermaScanError, TransientError
 from dermascan.progress import format_seconds
+from dermascan.settings import PUBLIC_ISIC_URL
 from dermascan.stack.connections import ARCHIVE
 from dermascan.stack.embedded import EmbeddedStack, UpRequest
 from dermascan.stack.object_store import LOOPBACK
@@ -97,7 +98,7 @@ class Demo:
         started = time.monotonic()
         self._draw()
         with self._running_stack(), self._stack.airflow_api() as api:
-            with self._archive() as url, _archive_connection(api, url):
+            with self._archive() as url, self._archive_connection(api, url):
                 self._trigger(api, "ingest_isic", {"dataset": NAME, "start_training": False})
             self._trigger(api, "train_model", self._training_params())
             self._fill_inbox()
@@ -143,6 +144,24 @@ class Demo:
                 yield url
             finally:
                 server.terminate()
+
+    @contextmanager
+    def _archive_connection(self, api: "AirflowApi", url: str) -> Iterator[None]:
+        """Point the connection `isic_archive` at the demo's archive, and back afterwards.
+
+        Its own address is kept in a file meanwhile, so that the next demo puts it back if
+        this one is killed.
+        """
+        kept = self._folder / "isic_archive.txt"
+        if not kept.exists():
+            before = api.connection(ARCHIVE)
+            kept.write_text((before.host if before else None) or PUBLIC_ISIC_URL)
+        api.change_connection(ARCHIVE, {"host": url})
+        try:
+            yield
+        finally:
+            api.change_connection(ARCHIVE, {"host": kept.read_text()})
+            kept.unlink()
 
     def _trigger(self, api: "AirflowApi", dag_id: str, conf: Mapping[str, JsonValue]) -> None:
         self._tell(f"\n{dag_id}: {', '.join(f'{k}={v}' for k, v in conf.items())}")
@@ -196,18 +215,6 @@ class Demo:
         path = self._folder / f"{title}.html"
         path.write_bytes(store.get(key))
         return DemoReport(f"{title} report (also {store.address(key)})", path)
-
-
-@contextmanager
-def _archive_connection(api: "AirflowApi", url: str) -> Iterator[None]:
-    """Point the connection `isic_archive` at the demo's archive, and back afterwards."""
-    before = api.connection(ARCHIVE)
-    api.change_connection(ARCHIVE, {"host": url})
-    try:
-        yield
-    finally:
-        if before:
-            api.change_connection(ARCHIVE, {"host": before.host})
 
 
 def _wait_until_answering(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:

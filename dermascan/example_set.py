@@ -11,13 +11,18 @@ from pathlib import Path
 import pandas as pd
 
 from dermascan.dataset import DatasetPointer, read_manifest, read_pointer
-from dermascan.errors import ConflictError, PermanentError, ValidationFailedError
+from dermascan.errors import (
+    ConflictError,
+    IntegrityError,
+    PermanentError,
+    ValidationFailedError,
+)
 from dermascan.fingerprint import canonical_json, fingerprint
 from dermascan.imaging import STEP_VERSION as IMAGING_VERSION
 from dermascan.imaging import Preprocessing
 from dermascan.layout import DatasetKeys, part
 from dermascan.preprocess import ImageRow, ShardCounts, preprocess_shard
-from dermascan.splits import SHARES, assign, trainable
+from dermascan.splits import SHARES, assign, leaks, trainable
 from dermascan.splits import STEP_VERSION as SPLITS_VERSION
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
@@ -105,12 +110,15 @@ def split(store: Store, dataset: str, preprocessing: Preprocessing, suites: Path
         NotFoundError: there is no such dataset.
         ValidationFailedError: it was not validated, or did not pass.
         PermanentError: a split would be empty.
+        IntegrityError: images that belong together would be in two splits.
     """
     pointer = read_pointer(store, dataset)
     _require_validated(store, pointer, suites)
     manifest = read_manifest(store, pointer)
     images = trainable(manifest)
     dealt = _deal(store, dataset, images)
+    if leaking := leaks(images, dealt):
+        raise IntegrityError(f"{len(leaking)} images are in two splits, such as {leaking[:5]}")
     table = images.assign(split=images["isic_id"].map(dealt)).sort_values("isic_id")
     examples = _example_set(pointer, preprocessing, table, len(manifest) - len(images))
     created = store.put_if_absent(f"{examples.prefix}split.parquet", _split_table(table))

@@ -10,12 +10,14 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from dermascan.errors import ConflictError
 from dermascan.evaluation import Evaluation, evaluate
 from dermascan.example_set import ExampleSet, read_split
 from dermascan.fingerprint import canonical_json
@@ -23,7 +25,16 @@ from dermascan.gate import GateResult, check, load_rules, require
 from dermascan.layout import CandidacyKeys, ModelKeys, TrainingKeys
 from dermascan.progress import Progress
 from dermascan.records import Record, read_records
-from dermascan.registry import champion, claim_version, fetch_version, promote, publish_version
+from dermascan.registry import (
+    Champion,
+    Decision,
+    champion,
+    claim_version,
+    fetch_version,
+    is_published,
+    promote,
+    publish_version,
+)
 from dermascan.reporting import ReportContext, evaluation_report
 from dermascan.savedmodel import METADATA_FILE, ModelMetadata, Scorer, load_scorer
 from dermascan.storage import Store
@@ -165,7 +176,13 @@ def judge(store: Store, training: str, model: str, rules: Path) -> GateResult:
         logger.info("promoted already, nothing to do")
         return GateResult.model_validate_json(store.get(candidacy.gate))
     evaluation = Evaluation.model_validate_json(store.get(keys.evaluation))
-    result = check(evaluation, _champion_evaluation(store, model), load_rules(rules))
+    current = champion(store, model)
+    result = check(
+        evaluation,
+        _champion_evaluation(store, current) if current else None,
+        load_rules(rules),
+        champion_version=current.version if current else None,
+    )
     store.put(candidacy.gate, result.model_dump_json(indent=1).encode(), "application/json")
     report = _report(store, keys, training, evaluation, result)
     store.put(candidacy.report, report.encode(), "text/html; charset=utf-8")
@@ -175,11 +192,8 @@ def judge(store: Store, training: str, model: str, rules: Path) -> GateResult:
     return result
 
 
-def _champion_evaluation(store: Store, model: str) -> Evaluation | None:
-    current = champion(store, model)
-    if current is None:
-        return None
-    body = store.get(f"{ModelKeys(model).version(current.version)}evaluation.json")
+def _champion_evaluation(store: Store, current: Champion) -> Evaluation:
+    body = store.get(f"{ModelKeys(current.model).version(current.version)}evaluation.json")
     return Evaluation.model_validate_json(body)
 
 
@@ -204,8 +218,9 @@ def _report(
 def promote_model(store: Store, training: str, model: str, by: str) -> Promotion:
     """Publish a training run's model as a new version and make it the champion.
 
-    The version is claimed once for a training run; the champion moves only after every
-    file of the version was read back and found equal to its SHA-256.
+    The version is claimed once for a training run, and published once, with the verdict of
+    that time; the champion moves only after every file of the version was read back and found
+    equal to its SHA-256.
 
     Args:
         store: the bucket.
@@ -215,6 +230,7 @@ def promote_model(store: Store, training: str, model: str, by: str) -> Promotion
 
     Raises:
         GateFailedError: the gate's latest verdict is against it.
+        ConflictError: the champion is no longer the one that the gate compared with.
     """
     keys = TrainingKeys(training)
     candidacy = keys.candidacy(model)
@@ -223,16 +239,34 @@ def promote_model(store: Store, training: str, model: str, by: str) -> Promotion
         promotion = Promotion(**json.loads(done))
         logger.info("promoted already as version %d, nothing to do", promotion.version)
         return promotion
-    require(GateResult.model_validate_json(store.get(candidacy.gate)))
+    verdict = GateResult.model_validate_json(store.get(candidacy.gate))
+    require(verdict)
+    guard = partial(_require_judged_against, verdict, model)
     version = _claimed_version(store, candidacy.version, model, training)
+    if not is_published(store, model, version):
+        guard(champion(store, model))
+        _publish(store, keys, candidacy, model, version)
     with tempfile.TemporaryDirectory() as folder:
-        _assemble(store, keys, candidacy, Path(folder) / "new")
-        publish_version(store, model, version, Path(folder) / "new")
-        fetch_version(store, model, version, Path(folder) / "read-back")
-    promote(store, model, version, by, f"training run {training} passed the gate")
+        fetch_version(store, model, version, Path(folder))
+    reason = f"training run {training} passed the gate"
+    promote(store, model, version, Decision(by, reason, f"training/{training}"), guard)
     promotion = Promotion(model, version, training)
     store.put_json(candidacy.promotion, asdict(promotion))
     return promotion
+
+
+def _require_judged_against(verdict: GateResult, model: str, current: Champion | None) -> None:
+    judged, present = verdict.champion_version, current.version if current else None
+    if judged != present:
+        raise ConflictError(
+            f"the gate compared with {_named(model, judged)}, but now there is "
+            f"{_named(model, present)}: clear the task `gate` of this run, so that it is judged "
+            "against the present champion"
+        )
+
+
+def _named(model: str, version: int | None) -> str:
+    return f"no champion of {model!r}" if version is None else f"champion {model} {version}"
 
 
 def _claimed_version(store: Store, key: str, model: str, training: str) -> int:
@@ -242,10 +276,14 @@ def _claimed_version(store: Store, key: str, model: str, training: str) -> int:
     return int(str(store.get_json(key)["version"]))
 
 
-def _assemble(store: Store, keys: TrainingKeys, candidacy: CandidacyKeys, folder: Path) -> None:
-    _fetch_prefix(store, keys.model, folder)
-    for key in (keys.evaluation, candidacy.gate, candidacy.report):
-        (folder / Path(key).name).write_bytes(store.get(key))
+def _publish(
+    store: Store, keys: TrainingKeys, candidacy: CandidacyKeys, model: str, version: int
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = _fetch_prefix(store, keys.model, Path(name))
+        for key in (keys.evaluation, candidacy.gate, candidacy.report):
+            (folder / Path(key).name).write_bytes(store.get(key))
+        publish_version(store, model, version, folder)
 
 
 def _fetch_prefix(store: Store, prefix: str, folder: Path) -> Path:

@@ -103,10 +103,12 @@ class GateResult(_Frozen):
 
     Attributes:
         champion: what the champion was evaluated on, None without a champion.
+        champion_version: the champion that the model was judged against, None without one.
     """
 
     results: tuple[RuleResult, ...]
     champion: Comparability | None = None
+    champion_version: int | None = None
 
     @property
     def passed(self) -> bool:
@@ -162,7 +164,12 @@ def load_rules(path: Path) -> GateRules:
     return rules
 
 
-def check(evaluation: Evaluation, champion: Evaluation | None, rules: GateRules) -> GateResult:
+def check(
+    evaluation: Evaluation,
+    champion: Evaluation | None,
+    rules: GateRules,
+    champion_version: int | None = None,
+) -> GateResult:
     """Hold an evaluation against the rules and against the champion's evaluation.
 
     Args:
@@ -170,6 +177,7 @@ def check(evaluation: Evaluation, champion: Evaluation | None, rules: GateRules)
         champion: of the present champion, best of all on the candidate's test images; None
             if there is no champion.
         rules: see `load_rules`.
+        champion_version: of the present champion, for the result to say whom it is about.
 
     Raises:
         InputError: a rule names a figure that no evaluation has.
@@ -179,7 +187,9 @@ def check(evaluation: Evaluation, champion: Evaluation | None, rules: GateRules)
         return GateResult(results=floors)
     common = comparability(evaluation, champion)
     comparisons = (_check_champion(evaluation, champion, r, common) for r in rules.non_inferiority)
-    return GateResult(results=(*floors, *comparisons), champion=common)
+    return GateResult(
+        results=(*floors, *comparisons), champion=common, champion_version=champion_version
+    )
 
 
 def require(result: GateResult) -> None:

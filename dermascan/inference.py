@@ -17,7 +17,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dermascan.errors import InputError
+from dermascan.decoding import decoding_slots
+from dermascan.errors import InputError, NotFoundError
 from dermascan.fingerprint import canonical_json, fingerprint, sha256_hex
 from dermascan.imaging import ImageRefusedError, Preprocessing, decode, prepare, thumbnail
 from dermascan.layout import part, prediction_staging, predictions
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 STEP_VERSION = 1
 BATCH = 32
 READERS = 8
-GALLERY_IMAGES = 200
 ISIC_ID = re.compile(r"ISIC_\d{7}(?!\d)")
 
 PREDICTIONS_SCHEMA = pa.schema(
@@ -59,7 +59,7 @@ class BatchPlan:
     """One resolved request for predictions.
 
     Attributes:
-        run: names the run by the objects and the model version.
+        run: names the run by the objects, the model and its version.
         prefix: `s3://` address of the images.
         bucket: bucket of the images.
         model: the model's name.
@@ -129,7 +129,7 @@ def resolve(store: Store, prefix: str, reference: ModelReference) -> BatchPlan:
     number = resolve_version(store, reference)
     images = store.in_bucket(address.bucket)
     with tempfile.TemporaryFile() as spool:
-        objects, content = 0, fingerprint([str(address), STEP_VERSION])
+        objects, content = 0, fingerprint([str(address), reference.model, STEP_VERSION])
         for found in images.list(address.prefix):
             content = fingerprint([content, found.key, found.size, found.etag])
             spool.write(canonical_json(asdict(found)) + b"\n")
@@ -186,6 +186,8 @@ def score_objects(
 ) -> Iterator[pd.DataFrame]:
     """Yield tables of predictions, one row an object in the order given.
 
+    An object that is no acceptable image, or no longer there, has a row that says so.
+
     Args:
         images: bucket of the objects.
         objects: what to score.
@@ -193,28 +195,39 @@ def score_objects(
         version: its version, for the table.
     """
     progress = Progress(logger, "images", len(objects))
-    preprocessing = scorer.metadata.preprocessing
-
-    def read(found: ObjectInfo) -> _Read:
-        return _read_image(images, found, preprocessing)
-
-    reads = iter(concurrently(read, objects, READERS))
+    reader = _Reader(images, scorer.metadata.preprocessing)
+    reads = iter(concurrently(reader.read, objects, READERS))
     while batch := list(islice(reads, BATCH)):
         yield _score_batch(batch, scorer, version)
         progress.advance(len(batch))
 
 
-def _read_image(images: Store, found: ObjectInfo, preprocessing: Preprocessing) -> _Read:
-    limits = preprocessing.limits
-    if found.size > limits.max_bytes:
-        detail = f"too_large: {found.size} bytes, at most {limits.max_bytes} are read"
-        return _Read(found.key, "", None, detail)
-    data = images.get(found.key)
-    digest = sha256_hex(data)
-    try:
-        return _Read(found.key, digest, prepare(decode(data, limits), preprocessing), None)
-    except ImageRefusedError as error:
-        return _Read(found.key, digest, None, str(error))
+class _Reader:
+    """Read and prepare images in threads, decoding no more at once than there are cores."""
+
+    def __init__(self, images: Store, preprocessing: Preprocessing) -> None:
+        self._images, self._preprocessing = images, preprocessing
+        self._decoding = decoding_slots()
+
+    def read(self, found: ObjectInfo) -> _Read:
+        most = self._preprocessing.limits.max_bytes
+        if found.size > most:
+            detail = f"too_large: {found.size} bytes, at most {most} are read"
+            return _Read(found.key, "", None, detail)
+        try:
+            data = self._images.get(found.key)
+        except NotFoundError:
+            return _Read(found.key, "", None, "gone: it was deleted after the run was planned")
+        digest = sha256_hex(data)
+        try:
+            return _Read(found.key, digest, self._prepared(data), None)
+        except ImageRefusedError as error:
+            return _Read(found.key, digest, None, f"{error.reason}: {error.detail}")
+
+    def _prepared(self, data: bytes) -> NDArray[np.uint8]:
+        with self._decoding:
+            image = decode(data, self._preprocessing.limits)
+            return prepare(image, self._preprocessing)
 
 
 def _score_batch(batch: list[_Read], scorer: "Scorer", version: int) -> pd.DataFrame:
@@ -260,6 +273,7 @@ def summarise(store: Store, plan: BatchPlan) -> BatchSummary:
     """Merge the shards into Parquet, CSV and an HTML report, and mark the run complete."""
     if store.exists(plan.success_key):
         logger.info("run %s is complete already, nothing to do", plan.run)
+        _delete_staging(store, plan)  # in case the run was interrupted before it did
         return BatchSummary(**store.get_json(plan.success_key))  # type: ignore[arg-type]  # written below
     with tempfile.TemporaryDirectory() as folder:
         table = _merge(store, plan, Path(folder))
@@ -271,7 +285,7 @@ def summarise(store: Store, plan: BatchPlan) -> BatchSummary:
     store.put(f"{plan.output}report.html", report.encode(), "text/html; charset=utf-8")
     summary = _summary(plan, table)
     store.put_json(plan.success_key, asdict(summary))
-    store.delete([found.key for found in store.list(prediction_staging(plan.run))])
+    _delete_staging(store, plan)
     logger.info(
         "%d scored (%d labelled malignant), %d rejected; results under %s",
         summary.scored,
@@ -280,6 +294,10 @@ def summarise(store: Store, plan: BatchPlan) -> BatchSummary:
         store.address(plan.output),
     )
     return summary
+
+
+def _delete_staging(store: Store, plan: BatchPlan) -> None:
+    store.delete([found.key for found in store.list(prediction_staging(plan.run))])
 
 
 def _merge(store: Store, plan: BatchPlan, folder: Path) -> pd.DataFrame:
@@ -299,18 +317,36 @@ def _merge(store: Store, plan: BatchPlan, folder: Path) -> pd.DataFrame:
 
 
 def _report(store: Store, plan: BatchPlan, table: pd.DataFrame) -> str:
-    from dermascan.reporting import ReportContext, predictions_report  # noqa: PLC0415  # matplotlib
+    from dermascan.reporting import (  # noqa: PLC0415  # matplotlib
+        ReportContext,
+        gallery_keys,
+        predictions_report,
+    )
 
-    riskiest = table[table["status"] == "ok"].nlargest(GALLERY_IMAGES, "p_malignant")
-    images = store.in_bucket(plan.bucket)
-    keys = list(riskiest["image_key"])
-    thumbnails = concurrently(lambda key: thumbnail(images.get(key)), keys, READERS)
+    thumbnails = _thumbnails(store.in_bucket(plan.bucket), gallery_keys(table))
     context = ReportContext(
         title="Batch inference",
         subtitle=plan.prefix,
         facts=(("Run", plan.run), ("Model", f"{plan.model} version {plan.version}")),
     )
-    return predictions_report(table, dict(zip(keys, thumbnails, strict=True)), context)
+    return predictions_report(table, thumbnails, context)
+
+
+def _thumbnails(images: Store, keys: list[str]) -> dict[str, bytes]:
+    """Return small JPEGs by key, without the objects that are gone or changed by now."""
+    decoding = decoding_slots()
+
+    def made(key: str) -> bytes | None:
+        try:
+            data = images.get(key)
+            with decoding:
+                return thumbnail(data)
+        except (NotFoundError, ImageRefusedError) as error:
+            logger.warning("%s has no thumbnail: %s", images.address(key), error)
+            return None
+
+    made_in_order = concurrently(made, keys, READERS)
+    return {key: jpeg for key, jpeg in zip(keys, made_in_order, strict=True) if jpeg is not None}
 
 
 def _summary(plan: BatchPlan, table: pd.DataFrame) -> BatchSummary:

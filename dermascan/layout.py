@@ -53,16 +53,24 @@ class DatasetKeys:
         return f"{self.raw}manifests/{fingerprint}.ATTRIBUTION.txt"
 
     def left_out(self, fingerprint: str) -> str:
-        """Return the key of the list of refused and failed images beside a manifest."""
-        return f"{self.raw}manifests/{fingerprint}.left-out.jsonl"
+        """Return the key of a list of refused and failed images, named by its content."""
+        return f"{self.raw}manifests/left-out-{fingerprint}.jsonl"
+
+    def published(self, plan: str) -> str:
+        """Return the key of the note that an ingest was published, outside of its `plan`."""
+        return f"{self.staging}published/{plan}.json"
 
     def license(self, name: str) -> str:
         """Return the key of a licence's text, whatever characters the name has."""
         return f"{self.raw}licenses/{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.txt"
 
     def refused(self, sha256: str) -> str:
-        """Return the key of refused bytes; the reason is beside it with `.json` appended."""
+        """Return the key of refused bytes."""
         return f"{self.quarantine}{sha256}"
+
+    def refusal(self, sha256: str, isic_id: str) -> str:
+        """Return the key of the reason why an image with these bytes was refused."""
+        return f"{self.refused(sha256)}.{isic_id}.json"
 
     def plan(self, plan: str) -> str:
         """Return the prefix under which one ingest hands work from task to task."""

@@ -1,13 +1,12 @@
 """A shard of a dataset's images to one file of training records."""
 
 import logging
-import os
 import tempfile
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dermascan.decoding import decoding_slots
 from dermascan.errors import InputError
 from dermascan.imaging import (
     STEP_VERSION,
@@ -104,15 +103,11 @@ def preprocess_shard(
 
 
 class _RecordMaker:
-    """Make records in threads, decoding no more at once than there are cores.
-
-    A download waits for the network and takes little memory, a decoded image may take a
-    gigabyte: hence two limits.
-    """
+    """Make records in threads, decoding no more at once than there are cores."""
 
     def __init__(self, store: Store, preprocessing: Preprocessing) -> None:
         self._store, self._preprocessing = store, preprocessing
-        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._decoding = decoding_slots()
 
     def make(self, row: ImageRow) -> Record:
         data = self._store.get_verified(row.key, row.sha256)

@@ -8,10 +8,10 @@ that is moved by compare-and-swap, and each move is kept under its number.
 import json
 import logging
 import mimetypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import count
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
@@ -28,6 +28,22 @@ VERSION_FORMAT = "%Y%m%d%H%M%S"
 
 
 @dataclass(frozen=True)
+class Decision:
+    """Why the champion pointer is moved.
+
+    Attributes:
+        by: who or what decided.
+        reason: why, in a few words.
+        request: names what asked for the move, such as one run of a DAG. A request moves the
+            pointer once, however often it is made; None is a new request each time.
+    """
+
+    by: str
+    reason: str
+    request: str | None = None
+
+
+@dataclass(frozen=True)
 class Champion:
     """What `champion.json` and each history entry say.
 
@@ -40,6 +56,7 @@ class Champion:
         reason: why.
         previous: the version before, None for the first.
         token: makes equal moves by two movers differ, so that each knows if it won.
+        request: what asked for the move, None if it had no name.
     """
 
     model: str
@@ -50,6 +67,7 @@ class Champion:
     reason: str
     previous: int | None
     token: str
+    request: str | None = None
 
     def as_plain(self) -> dict[str, Plain]:
         """Return the record as a JSON-ready mapping."""
@@ -95,29 +113,44 @@ def claim_version(store: Store, model: str, owner: str, now: datetime | None = N
 def publish_version(store: Store, model: str, version: int, folder: Path) -> None:
     """Upload a folder as a version, its manifest last.
 
-    Publishing the same files again changes nothing.
+    Nothing is written to a version that has its manifest.
 
     Raises:
         IntegrityError: the version exists with other content.
     """
     keys = ModelKeys(model)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = [_upload_file(store, keys.version(version), folder, path) for path in paths]
+    files = [_described_file(folder, path) for path in paths]
+    taken = f"{model} {version} is published already with other content: claim a new version"
+    if is_published(store, model, version):
+        if set(files) != set(version_files(store, model, version)):
+            raise IntegrityError(taken)
+        return
+    for file in files:
+        _upload_file(store, keys.version(version), folder, file)
     manifest = canonical_json(
         {"model": model, "version": version, "files": [asdict(file) for file in files]}
     )
     if not store.put_immutable(keys.manifest(version), manifest, "application/json"):
-        raise IntegrityError(f"{model} {version} is published already with other content")
+        raise IntegrityError(taken)
     logger.info("published %s version %d: %d files", model, version, len(files))
 
 
-def _upload_file(store: Store, prefix: str, folder: Path, path: Path) -> PublishedFile:
-    relative = path.relative_to(folder).as_posix()
+def _described_file(folder: Path, path: Path) -> PublishedFile:
     data = path.read_bytes()
-    content_type = mimetypes.guess_type(relative)[0] or "application/octet-stream"
-    if not store.put_immutable(prefix + relative, data, content_type):
-        store.put(prefix + relative, data, content_type)  # a try that died before its manifest
-    return PublishedFile(relative, sha256_hex(data), len(data))
+    return PublishedFile(path.relative_to(folder).as_posix(), sha256_hex(data), len(data))
+
+
+def _upload_file(store: Store, prefix: str, folder: Path, file: PublishedFile) -> None:
+    data = (folder / file.path).read_bytes()
+    content_type = mimetypes.guess_type(file.path)[0] or "application/octet-stream"
+    if not store.put_immutable(prefix + file.path, data, content_type):
+        store.put(prefix + file.path, data, content_type)  # a try that died before its manifest
+
+
+def is_published(store: Store, model: str, version: int) -> bool:
+    """Tell whether a version is complete."""
+    return store.exists(ModelKeys(model).manifest(version))
 
 
 def version_files(store: Store, model: str, version: int) -> list[PublishedFile]:
@@ -226,18 +259,26 @@ def require_champion(store: Store, model: str) -> Champion:
     return found
 
 
-def promote(store: Store, model: str, version: int, by: str, reason: str) -> bool:
+def promote(
+    store: Store,
+    model: str,
+    version: int,
+    decision: Decision,
+    guard: Callable[[Champion | None], None] | None = None,
+) -> bool:
     """Make a version the champion and keep a record of it.
 
     Args:
         store: the bucket.
         model: the model's name.
         version: a complete version.
-        by: who decided.
-        reason: why, in a few words.
+        decision: who decided, and why.
+        guard: called with the champion that would be replaced, None if there is none; raises
+            if it must not be replaced.
 
     Returns:
-        True if the pointer moved, False if the version was champion already.
+        True if the pointer moved, False if the version was champion already or the decision's
+        request had moved the pointer before.
 
     Raises:
         NotFoundError: there is no such version.
@@ -249,26 +290,40 @@ def promote(store: Store, model: str, version: int, by: str, reason: str) -> boo
     current = None if value is None else Champion.from_plain(value)
     if current:
         _record(store, keys, current)  # in case the mover died before it could
-        if current.version == version:
+        if current.version == version or _is_fulfilled(store, current, decision.request):
             return False
-    successor = Champion(
+    if guard:
+        guard(current)
+    successor = _successor(current, model, version, decision)
+    store.move_pointer(keys.champion, successor.as_plain(), tag)
+    _record(store, keys, successor)
+    logger.info("%s version %d is champion now (%s)", model, version, decision.reason)
+    return True
+
+
+def _successor(current: Champion | None, model: str, version: int, decision: Decision) -> Champion:
+    return Champion(
         model=model,
         version=version,
         move=current.move + 1 if current else 1,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
-        by=by,
-        reason=reason,
+        by=decision.by,
+        reason=decision.reason,
         previous=current.version if current else None,
         token=uuid4().hex,
+        request=decision.request,
     )
-    store.move_pointer(keys.champion, successor.as_plain(), tag)
-    _record(store, keys, successor)
-    logger.info("%s version %d is champion now (%s)", model, version, reason)
-    return True
 
 
-def rollback(store: Store, model: str, to_version: str, by: str, reason: str) -> Champion:
+def rollback(store: Store, model: str, to_version: str, decision: Decision) -> Champion:
     """Make another version champion, the one before the present champion if none is named.
+
+    Args:
+        store: the bucket.
+        model: the model's name.
+        to_version: a number; empty for the version before the present champion.
+        decision: who decided, and why. With a request that moved the pointer before, nothing
+            is moved again: "before" would by then be the version that was left.
 
     Returns:
         The champion afterwards.
@@ -276,13 +331,26 @@ def rollback(store: Store, model: str, to_version: str, by: str, reason: str) ->
     Raises:
         InputError: there is no version before the present champion.
         NotFoundError: no champion, or no such version.
+        ConflictError: somebody else moved the pointer at the same time.
     """
-    previous = require_champion(store, model).previous
-    if not to_version and previous is None:
+    current = require_champion(store, model)
+    if _is_fulfilled(store, current, decision.request):
+        logger.info("request %s moved the champion already, nothing to do", decision.request)
+        _record(store, ModelKeys(model), current)  # in case the mover died before it could
+        return current
+    if not to_version and current.previous is None:
         raise InputError(f"{model!r} has had one champion only: name a version to change to")
-    version = resolve_version(store, ModelReference(model, to_version or str(previous)))
-    promote(store, model, version, by, reason)
+    version = resolve_version(store, ModelReference(model, to_version or str(current.previous)))
+    promote(store, model, version, decision)
     return require_champion(store, model)
+
+
+def _is_fulfilled(store: Store, current: Champion, request: str | None) -> bool:
+    """Tell whether a request moved the pointer, last or at any time before."""
+    if request is None:
+        return False
+    moves = chain((current,), history(store, current.model))
+    return any(move.request == request for move in moves)
 
 
 def history(store: Store, model: str) -> Iterator[Champion]:

@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FunctionLoader, StrictUndefined
+from numpy.typing import NDArray
 
 from dermascan import DISCLAIMER, __version__, figures
 from dermascan.errors import InputError
@@ -138,7 +139,6 @@ def predictions_report(
         A complete HTML document.
     """
     scored, rejected = _by_risk(predictions), _rejected(predictions)
-    likeliest = pd.Series([_likeliest(row)[0] for row in _records(scored)], dtype=object)
     rows = _rows(scored.head(TABLE_LIMIT), thumbnails)
     return _render(
         "predictions.html.j2",
@@ -150,7 +150,7 @@ def predictions_report(
         thresholds=_distinct(scored["threshold"]),
         model_versions=_distinct(predictions["model_version"]),
         chart=_risk_chart(scored),
-        classes=_bars(likeliest, dict(CLASS_NAMES)),
+        classes=_bars(_likeliest(scored), dict(CLASS_NAMES)),
         reasons=_bars(rejected["reason"].map(_reason_code), {}),
         gallery=rows[:GALLERY_LIMIT],
         rows=rows,
@@ -298,16 +298,16 @@ def _records(table: pd.DataFrame) -> list[dict[str, object]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def _rows(scored: pd.DataFrame, thumbnails: Mapping[str, bytes]) -> list[_Row]:
-    pictures = _data_uris(scored.head(GALLERY_LIMIT)["image_key"], thumbnails)
+def _rows(shown: pd.DataFrame, thumbnails: Mapping[str, bytes]) -> list[_Row]:
+    pictures = _data_uris(shown.head(GALLERY_LIMIT)["image_key"], thumbnails)
+    shown = shown.assign(likeliest=_likeliest(shown), likeliest_share=_shares(shown).max(axis=1))
     return [
         _row(number, row, pictures.get(str(row["image_key"])))
-        for number, row in enumerate(_records(scored), start=1)
+        for number, row in enumerate(_records(shown), start=1)
     ]
 
 
 def _row(number: int, row: Mapping[str, object], thumbnail: str | None) -> _Row:
-    likeliest, share = _likeliest(row)
     key = str(row["image_key"])
     return _Row(
         number=number,
@@ -316,8 +316,8 @@ def _row(number: int, row: Mapping[str, object], thumbnail: str | None) -> _Row:
         risk=_float(row, "p_malignant"),
         threshold=_float(row, "threshold"),
         label=str(row["label"]),
-        likeliest=likeliest,
-        likeliest_share=share,
+        likeliest=str(row["likeliest"]),
+        likeliest_share=_float(row, "likeliest_share"),
         thumbnail=thumbnail,
     )
 
@@ -326,10 +326,13 @@ def _float(row: Mapping[str, object], column: str) -> float:
     return cast("float", row[column])
 
 
-def _likeliest(row: Mapping[str, object]) -> tuple[str, float]:
-    shares = [_float(row, column) for column in CLASS_COLUMNS]
-    best = int(np.argmax(shares))
-    return LESION_CLASSES[best], shares[best]
+def _likeliest(scored: pd.DataFrame) -> "pd.Series[str]":
+    best = np.array(LESION_CLASSES, dtype=object)[_shares(scored).argmax(axis=1)]
+    return pd.Series(best, index=scored.index, dtype=object)
+
+
+def _shares(scored: pd.DataFrame) -> NDArray[np.float64]:
+    return scored[list(CLASS_COLUMNS)].to_numpy(dtype=float)
 
 
 def _data_uris(keys: Iterable[str], thumbnails: Mapping[str, bytes]) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 Images that share a lesion, a patient or (nearly) their pixels form a group, and a group is
 never divided. Groups are dealt out class by class to the split that lacks most, and the
-result is kept in a ledger: an image that was dealt once stays where it is, whatever is
-added later. A new image that would tie two splits together is set aside.
+result is kept in a ledger: an image that was dealt once never moves to another split, whatever
+is added later. A new image that would tie two splits together is set aside. Where it turns out
+that images of two splits belong together (the archive learnt of a lesion or a patient, or they
+were dealt in runs that did not see each other), those outside the test split are set aside.
 """
 
 import logging
@@ -18,9 +20,10 @@ from dermascan.fingerprint import sha256_hex
 
 logger = logging.getLogger(__name__)
 
-STEP_VERSION = 1
+STEP_VERSION = 2
 Split = Literal["train", "val", "test", "aside"]
 SHARES: dict[str, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
+_KEPT_FIRST = ("test", "val", "train")
 
 # Two 64-bit perceptual hashes at most this far apart count as the same picture. Four bands
 # of 16 bits find every such pair: three differing bits leave one band untouched.
@@ -95,14 +98,15 @@ def assign(images: pd.DataFrame, ledger: Mapping[str, str]) -> dict[str, str]:
         ledger: split of every image that was dealt before, by `isic_id`.
 
     Returns:
-        Split of every image of `images`, by `isic_id`; those in `ledger` keep theirs.
+        Split of every image of `images`, by `isic_id`; those in `ledger` keep theirs or are
+        set aside.
     """
     ordered = images.sort_values("isic_id").reset_index(drop=True)
     members: dict[int, list[int]] = defaultdict(list)
     for position, group in enumerate(groups(ordered)):
         members[group].append(position)
     ids, classes = list(ordered["isic_id"]), list(ordered["lesion_class"])
-    result = {name: ledger[name] for name in ids if name in ledger}
+    result = _reconciled(ordered, {name: ledger[name] for name in ids if name in ledger})
     dealt = Counter((classes[i], result[name]) for i, name in enumerate(ids) if name in result)
     undecided: list[list[int]] = []
     for positions in members.values():
@@ -114,6 +118,19 @@ def assign(images: pd.DataFrame, ledger: Mapping[str, str]) -> dict[str, str]:
             result[ids[i]] = next(iter(earlier)) if len(earlier) == 1 else "aside"
             dealt[classes[i], result[ids[i]]] += 1
     _deal(undecided, ids, classes, result, dealt)
+    return result
+
+
+def _reconciled(images: pd.DataFrame, dealt: dict[str, str]) -> dict[str, str]:
+    """Set images aside so that no group of those dealt before lies in two splits."""
+    known = images[[dealt.get(name) in SHARES for name in images["isic_id"]]]
+    members: dict[int, list[str]] = defaultdict(list)
+    for group, name in zip(groups(known), known["isic_id"], strict=True):
+        members[group].append(name)
+    result = dict(dealt)
+    for names in members.values():
+        kept = next(split for split in _KEPT_FIRST if split in {dealt[name] for name in names})
+        result |= {name: "aside" for name in names if dealt[name] != kept}
     return result
 
 
@@ -136,14 +153,14 @@ def _deal(
 
 
 def leaks(images: pd.DataFrame, assignment: Mapping[str, str]) -> list[str]:
-    """Return `isic_id`s of images whose group lies in more than one split (none should)."""
-    ordered = images.sort_values("isic_id").reset_index(drop=True)
+    """Return `isic_id`s of images whose group lies in more than one split (none should).
+
+    Images that were set aside are nowhere and tie nothing together.
+    """
+    used = images[[assignment[name] != "aside" for name in images["isic_id"]]]
+    ordered = used.sort_values("isic_id").reset_index(drop=True)
+    numbered = list(zip(groups(ordered), ordered["isic_id"], strict=True))
     splits: dict[int, set[str]] = defaultdict(set)
-    numbered = groups(ordered)
-    for group, name in zip(numbered, ordered["isic_id"], strict=True):
+    for group, name in numbered:
         splits[group].add(assignment[name])
-    return [
-        name
-        for group, name in zip(numbered, ordered["isic_id"], strict=True)
-        if len(splits[group] - {"aside"}) > 1
-    ]
+    return [name for group, name in numbered if len(splits[group]) > 1]

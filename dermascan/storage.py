@@ -40,12 +40,18 @@ from dermascan.settings import StorageSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from obstore import ObjectMeta
     from obstore.store import S3Config
 
 logger = logging.getLogger(__name__)
 
 CONCURRENCY = 32
-READ_CHUNK_BYTES = 8 * 1024 * 1024
+# A large object moves in parts of this size, each its own request: a request may take
+# REQUEST_SECONDS, so a line must carry one part in that time, or all the parts that are written
+# at once (here 4.5 Mbit/s), however large the object is.
+PART_BYTES = 8 * 1024 * 1024
+PARTS_WRITTEN_AT_ONCE = 4
+REQUEST_SECONDS = 60
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -148,16 +154,16 @@ class Store:
         return cast("dict[str, Plain]", json.loads(self.get(key)))
 
     def get_file(self, key: str, path: Path) -> str:
-        """Write an object to `path` in chunks and return its SHA-256."""
+        """Write an object to `path`, holding one part of it in memory; return its SHA-256.
+
+        Raises:
+            TransientError: the object was replaced while it was read.
+        """
         digest = hashlib.sha256()
-
-        def fetch() -> None:
-            with path.open("wb") as file:
-                for chunk in obstore.get(self._objects, key).stream(READ_CHUNK_BYTES):
-                    digest.update(chunk)
-                    file.write(chunk)
-
-        self._call(fetch, key)
+        with path.open("wb") as file:
+            for chunk in self._parts(key):
+                digest.update(chunk)
+                file.write(chunk)
         return digest.hexdigest()
 
     def head(self, key: str) -> ObjectInfo | None:
@@ -224,8 +230,7 @@ class Store:
         self, key: str, path: Path, content_type: str = "application/octet-stream"
     ) -> None:
         """Write a file's bytes, in several parts when it is large."""
-        attributes = {"Content-Type": content_type}
-        self._call(lambda: obstore.put(self._objects, key, path, attributes=attributes), key)
+        self._put(key, path, content_type, "overwrite")
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; a key that is not there is no error."""
@@ -271,15 +276,30 @@ class Store:
 
     # Inside
 
-    def _put(self, key: str, data: bytes, content_type: str, mode: object) -> str:
-        attributes = {"Content-Type": content_type}
+    def _parts(self, key: str) -> Iterator[bytes]:
+        whole = self._call(lambda: obstore.head(self._objects, key), key)
+        for start in range(0, whole["size"], PART_BYTES):
+            meta, chunk = self._call(lambda at=start: self._part(key, at), key)  # type: ignore[misc]  # default binds the loop variable
+            if (meta["e_tag"], meta["size"]) != (whole["e_tag"], whole["size"]):
+                message = f"{self.address(key)} was replaced while it was read: read it again"
+                raise TransientError(message)
+            yield chunk
+
+    def _part(self, key: str, start: int) -> "tuple[ObjectMeta, bytes]":
+        span = (start, start + PART_BYTES)
+        result = obstore.get(self._objects, key, options={"range": span})
+        return result.meta, bytes(result.bytes())
+
+    def _put(self, key: str, data: bytes | Path, content_type: str, mode: object) -> str:
         result = self._call(
             lambda: obstore.put(
                 self._objects,
                 key,
                 data,
-                attributes=attributes,
+                attributes={"Content-Type": content_type},
                 mode=mode,  # type: ignore[arg-type]  # obstore's PutMode is a stub-only name
+                chunk_size=PART_BYTES,
+                max_concurrency=PARTS_WRITTEN_AT_ONCE,
             ),
             key,
         )
@@ -334,7 +354,11 @@ def _obstore_client(settings: StorageSettings, bucket: str) -> S3Store:
     return S3Store(
         bucket,
         config=cast("S3Config", {name: value for name, value in config.items() if value}),
-        client_options={"allow_http": True, "timeout": "60s", "connect_timeout": "5s"},
+        client_options={
+            "allow_http": True,
+            "timeout": f"{REQUEST_SECONDS}s",
+            "connect_timeout": "5s",
+        },
     )
 
 
@@ -348,7 +372,7 @@ def _boto3_client(settings: StorageSettings) -> "S3Client":
         aws_secret_access_key=secret.get_secret_value() if secret else None,
         config=Config(
             connect_timeout=5,
-            read_timeout=60,
+            read_timeout=REQUEST_SECONDS,
             retries={"max_attempts": 5, "mode": "standard"},
             s3={"addressing_style": "path" if settings.endpoint_url else "auto"},
         ),

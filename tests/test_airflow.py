@@ -1,7 +1,9 @@
 """The project's DAGs in a real Airflow: what its users see when things go right and wrong."""
 
 import json
+import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from archives import row, serving, write_folder
@@ -135,6 +137,29 @@ def test_train_when_the_gate_fails_shows_its_table_and_publishes_nothing(
     assert "images/s" in log_of(api, outcome, "train")
     assert [f.key for f in bucket.list("models/")] == []
     assert any(f.key.endswith("candidate/dermascan/report.html") for f in bucket.list("training/"))
+
+
+def test_publication_of_a_dataset_starts_training_on_it(run, api):
+    outcome = run("ingest_isic", dataset="starts", start_training=True)
+    assert outcome.succeeded, outcome.failed
+    started = wait_for_asset_run(api)
+    try:
+        (event,) = api._call("GET", f"{started}/upstreamAssetEvents")["asset_events"]
+        assert event["extra"]["dataset"] == "starts"
+        assert event["extra"]["manifest_key"].startswith("raw/starts/manifests/")
+        assert event["extra"]["images"] == 90
+    finally:
+        api._call("PATCH", started, {"state": "failed"})  # its full training is not the subject
+
+
+def wait_for_asset_run(api) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for found in api._call("GET", "/dags/train_model/dagRuns")["dag_runs"]:
+            if found["run_type"] == "asset_triggered":
+                return f"/dags/train_model/dagRuns/{quote(found['dag_run_id'])}"
+        time.sleep(1)
+    raise AssertionError("no run of train_model was started by the asset")
 
 
 def test_batch_inference_when_there_is_no_model_says_what_to_do_and_does_not_retry(run, api):

@@ -171,8 +171,15 @@ def test_require_with_rules_that_are_met_lets_through():
 
 
 def test_gate_result_survives_json():
-    result = check(with_auc(None), with_auc(0.9), non_inferior())
+    result = check(with_auc(None), with_auc(0.9), non_inferior(), champion_version=7)
     assert GateResult.model_validate_json(result.model_dump_json()) == result
+    assert result.champion_version == 7
+
+
+def test_gate_result_written_before_it_named_the_champion_can_be_read():
+    result = check(with_auc(0.9), None, floor())
+    old = result.model_dump_json(exclude={"champion_version"})
+    assert GateResult.model_validate_json(old) == result
 
 
 def test_own_rules_pass_a_model_that_has_learnt_and_fail_one_that_has_not():

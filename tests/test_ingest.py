@@ -5,10 +5,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from archives import isic_id, row, serving, write_folder
-from hostile import hostile_images
+from hostile import EXPECTED, hostile_images
 
 from dermascan.dataset import read_manifest, read_pointer
-from dermascan.errors import InputError, PermanentError
+from dermascan.errors import InputError, IntegrityError, PermanentError, TransientError
 from dermascan.fingerprint import sha256_hex
 from dermascan.ingest.downloading import download
 from dermascan.ingest.planning import IngestRequest, plan
@@ -46,7 +46,7 @@ def test_ingest_when_all_is_well_stores_every_image_with_its_bytes(store, tmp_pa
         assert entry.sha256 == sha256_hex(original)
         assert store.get(entry.key) == original
     assert set(manifest["lesion_class"]) == {"nv", "mel"}
-    assert [found.key for found in store.list("staging/")] == []
+    assert [f.key for f in store.list("staging/") if "/published/" not in f.key] == []
 
 
 def test_ingest_when_run_again_moves_no_image_and_changes_nothing(store, tmp_path, caplog):
@@ -76,7 +76,8 @@ def test_ingest_when_images_are_hostile_keeps_them_aside_with_reasons(store, tmp
     for name, data in hostile.items():
         kept = f"quarantine/hostile/{sha256_hex(data)}"
         assert store.get(kept) == data, name
-        assert json.loads(store.get(f"{kept}.json"))["reason"], name
+        reason = json.loads(store.get(f"{kept}.{names[name]}.json"))
+        assert reason["reason"].startswith(f"image refused ({EXPECTED[name]})"), name
 
 
 def test_ingest_when_a_diagnosis_is_unknown_keeps_the_image_without_a_class(store, tmp_path):
@@ -89,12 +90,21 @@ def test_ingest_when_a_diagnosis_is_unknown_keeps_the_image_without_a_class(stor
     assert manifest["lesion_class"].notna().sum() == 6
 
 
+def test_download_when_too_many_fail_names_them_and_asks_for_another_try(store, tmp_path):
+    folder = write_folder(tmp_path, [row(i) for i in range(10)])
+    with serving(folder) as url, IsicClient(url, retry=QUICK) as client:
+        planned = plan(store, client, IngestRequest("failing"))
+        (folder / f"{isic_id(3)}.jpg").unlink()
+        with pytest.raises(TransientError, match=isic_id(3)):
+            download(store, client, planned, 0, max_failed_share=0.05)
+
+
 def test_publish_when_too_many_downloads_failed_names_them_and_moves_no_pointer(store, tmp_path):
     folder = write_folder(tmp_path, [row(i) for i in range(10)])
     with serving(folder) as url, IsicClient(url, retry=QUICK) as client:
         planned = plan(store, client, IngestRequest("failing"))
         (folder / f"{isic_id(3)}.jpg").unlink()
-        assert download(store, client, planned, 0).failed == 1
+        assert download(store, client, planned, 0, max_failed_share=0.2).failed == 1
         upload(store, planned, 0)
         with pytest.raises(PermanentError, match=isic_id(3)):
             publish_manifest(store, client, planned, max_failed_share=0.05)
@@ -103,17 +113,69 @@ def test_publish_when_too_many_downloads_failed_names_them_and_moves_no_pointer(
     assert (pointer.images, pointer.failed) == (9, 1)
 
 
-def test_download_when_some_failed_before_tries_again(store, tmp_path):
+def test_ingest_when_some_failed_before_fetches_only_those_and_publishes_all(store, tmp_path):
     folder = write_folder(tmp_path, [row(i) for i in range(4)])
     lost = folder / f"{isic_id(2)}.jpg"
     data = lost.read_bytes()
     with serving(folder) as url, IsicClient(url, retry=QUICK) as client:
         planned = plan(store, client, IngestRequest("retry"))
         lost.unlink()
-        assert download(store, client, planned, 0).failed == 1
+        assert download(store, client, planned, 0, max_failed_share=1).failed == 1
+        upload(store, planned, 0)
         lost.write_bytes(data)
+        for other in (0, 1, 3):
+            (folder / f"{isic_id(other)}.jpg").unlink()
         assert download(store, client, planned, 0).failed == 0
         assert download(store, client, planned, 0).skipped
+        upload(store, planned, 0)
+        pointer = publish_manifest(store, client, planned)
+    assert (pointer.images, pointer.failed) == (4, 0)
+
+
+def test_publish_when_run_again_after_it_cleared_its_staging_area_says_the_same(store, tmp_path):
+    folder = write_folder(tmp_path, [row(i) for i in range(4)])
+    with serving(folder) as url, IsicClient(url, retry=QUICK) as client:
+        planned = plan(store, client, IngestRequest("cleared"))
+        download(store, client, planned, 0)
+        upload(store, planned, 0)
+        first = publish_manifest(store, client, planned)
+        assert publish_manifest(store, client, planned) == first
+
+
+def test_upload_when_the_pack_was_damaged_has_it_fetched_again(store, tmp_path):
+    folder = write_folder(tmp_path, [row(i) for i in range(4)])
+    with serving(folder) as url, IsicClient(url, retry=QUICK) as client:
+        planned = plan(store, client, IngestRequest("damaged"))
+        download(store, client, planned, 0)
+        pack = planned.key("images", 0, ".tar")
+        store.put(pack, store.get(pack).replace(b"\xff\xd9", b"\xff\x00"))
+        with pytest.raises(IntegrityError, match="clear the download task"):
+            upload(store, planned, 0)
+        assert not download(store, client, planned, 0).skipped
+        assert upload(store, planned, 0).new == 4
+
+
+def test_ingest_when_some_were_refused_and_it_is_run_again_changes_nothing(store, tmp_path):
+    files = {f"{isic_id(i)}.jpg": b"not an image" for i in (7, 8)}
+    rows = [row(i) for i in range(4)] + [row(7), row(8)]
+    with serving(write_folder(tmp_path, rows, files)) as url:
+        first = ingest(store, url, IngestRequest("refused"))
+        before = snapshot(store)
+        assert ingest(store, url, IngestRequest("refused")) == first
+    assert snapshot(store) == before
+    assert first.refused == 2
+    assert len([f for f in store.list("quarantine/refused/") if f.key.endswith(".json")]) == 2
+
+
+def test_ingest_when_the_licence_changes_publishes_another_manifest(store, tmp_path):
+    rows = [row(i) for i in range(4)]
+    with serving(write_folder(tmp_path, rows)) as url:
+        first = ingest(store, url, IngestRequest("licence"))
+    changed = [{**values, "copyright_license": "CC-BY-NC"} for values in rows]
+    with serving(write_folder(tmp_path, changed)) as url:
+        second = ingest(store, url, IngestRequest("licence"))
+    assert second.fingerprint != first.fingerprint
+    assert set(read_manifest(store, second)["copyright_license"]) == {"CC-BY-NC"}
 
 
 def test_upload_when_the_key_holds_other_bytes_keeps_both(store, tmp_path):

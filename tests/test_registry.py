@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 import pytest
 
 from dermascan.errors import ConflictError, InputError, IntegrityError, NotFoundError
+from dermascan.layout import ModelKeys
 from dermascan.registry import (
+    Decision,
     ModelReference,
     champion,
     claim_version,
@@ -17,6 +19,13 @@ from dermascan.registry import (
     rollback,
 )
 from dermascan.storage import Store
+
+ANN = Decision("ann", "better")
+BOB = Decision("bob", "worse after all")
+
+
+def versions_moved_to(store: Store) -> list[int]:
+    return [entry.version for entry in history(store, "m")]
 
 
 @pytest.fixture
@@ -48,42 +57,114 @@ def test_version_without_manifest_does_not_exist(store, published, tmp_path):
     with pytest.raises(NotFoundError, match="models list"):
         fetch_version(store, "m", 9, tmp_path / "copy")
     with pytest.raises(NotFoundError):
-        promote(store, "m", 9, "test", "no")
+        promote(store, "m", 9, ANN)
     assert champion(store, "m") is None
 
 
-def test_publish_version_when_content_differs_is_refused(store, published):
+def test_publish_version_when_content_differs_is_refused_and_writes_nothing(store, published):
+    before = {found.key: found.etag for found in store.list("models/m/1/")}
     (published / "saved_model.pb").write_bytes(b"other")
-    with pytest.raises(IntegrityError):
+    (published / "report.html").write_bytes(b"new")
+    with pytest.raises(IntegrityError, match="other content"):
         publish_version(store, "m", 1, published)
+    assert {found.key: found.etag for found in store.list("models/m/1/")} == before
+
+
+def test_publish_version_when_a_try_died_before_the_manifest_replaces_its_files(
+    store, published, tmp_path
+):
+    store.put("models/m/9/saved_model.pb", b"of the try that died")
+    publish_version(store, "m", 9, published)
+    publish_version(store, "m", 9, published)
+    copy = fetch_version(store, "m", 9, tmp_path / "copy")
+    assert (copy / "saved_model.pb").read_bytes() == b"graph"
 
 
 def test_promote_and_rollback_move_the_pointer_and_keep_a_history(store, published):
-    assert promote(store, "m", 1, "ann", "first")
-    assert promote(store, "m", 2, "ann", "better")
-    assert not promote(store, "m", 2, "ann", "again")
-    assert rollback(store, "m", "", "bob", "worse after all").version == 1
+    assert promote(store, "m", 1, ANN)
+    assert promote(store, "m", 2, ANN)
+    assert not promote(store, "m", 2, ANN)
+    assert rollback(store, "m", "", BOB).version == 1
     moves = [(entry.move, entry.version, entry.by) for entry in history(store, "m")]
     assert moves == [(1, 1, "ann"), (2, 2, "ann"), (3, 1, "bob")]
 
 
 def test_rollback_when_there_was_one_champion_only_says_so(store, published):
-    promote(store, "m", 1, "ann", "first")
+    promote(store, "m", 1, ANN)
     with pytest.raises(InputError, match="one champion only"):
-        rollback(store, "m", "", "bob", "")
+        rollback(store, "m", "", BOB)
+
+
+def test_rollback_when_one_request_is_tried_again_moves_once(store, published):
+    for version in (1, 2):
+        promote(store, "m", version, ANN)
+    request = Decision("dag/run", "bad", request="dag/run")
+    assert rollback(store, "m", "", request).version == 1
+    store.delete([ModelKeys("m").history_entry(3)])  # as if it had died before it could record
+    assert rollback(store, "m", "", request).version == 1
+    assert versions_moved_to(store) == [1, 2, 1]
+
+
+def test_rollback_when_one_request_is_tried_again_after_a_later_move_leaves_that(store, published):
+    for version in (1, 2):
+        promote(store, "m", version, ANN)
+    request = Decision("dag/run", "bad", request="dag/run")
+    rollback(store, "m", "", request)
+    promote(store, "m", 3, ANN)
+    assert rollback(store, "m", "", request).version == 3
+    assert versions_moved_to(store) == [1, 2, 1, 3]
+
+
+@pytest.mark.parametrize("requests", [("dag/first", "dag/second"), (None, None)])
+def test_rollback_when_requests_differ_or_have_no_name_moves_each_time(store, published, requests):
+    for version in (1, 2):
+        promote(store, "m", version, ANN)
+    for request in requests:
+        rollback(store, "m", "", Decision("bob", "to and fro", request))
+    assert versions_moved_to(store) == [1, 2, 1, 2]
+
+
+def test_promote_when_its_request_moved_the_pointer_before_leaves_it(store, published):
+    request = Decision("dag/run", "passed the gate", request="training/abc")
+    promote(store, "m", 1, request)
+    promote(store, "m", 2, ANN)
+    assert not promote(store, "m", 1, request)
+    assert versions_moved_to(store) == [1, 2]
+
+
+def test_promote_when_the_guard_objects_leaves_the_pointer(store, published):
+    promote(store, "m", 1, ANN)
+
+    def guard(current):
+        assert current.version == 1
+        raise ConflictError("not this one")
+
+    with pytest.raises(ConflictError, match="not this one"):
+        promote(store, "m", 2, ANN, guard)
+    assert versions_moved_to(store) == [1]
+
+
+def test_champion_when_written_before_there_were_requests_can_be_read(store, published):
+    promote(store, "m", 1, ANN)
+    record = store.get_json(ModelKeys("m").champion)
+    del record["request"]
+    for key in (ModelKeys("m").champion, ModelKeys("m").history_entry(1)):
+        store.put_json(key, record)
+    promote(store, "m", 2, Decision("dag/run", "", request="dag/run"))
+    assert [entry.request for entry in history(store, "m")] == [None, "dag/run"]
 
 
 def test_promote_when_the_mover_died_before_recording_repairs_the_history(store, published):
-    promote(store, "m", 1, "ann", "first")
+    promote(store, "m", 1, ANN)
     store.delete(["models/m/history/000001.json"])
-    promote(store, "m", 2, "ann", "second")
+    promote(store, "m", 2, ANN)
     assert [entry.move for entry in history(store, "m")] == [1, 2]
 
 
 def test_promote_when_many_try_at_once_loses_no_move(store, published):
     def attempt(version: int) -> bool:
         try:
-            return promote(store, "m", version, f"p{version}", "race")
+            return promote(store, "m", version, Decision(f"p{version}", "race"))
         except ConflictError:
             return False
 

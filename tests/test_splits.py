@@ -65,7 +65,29 @@ def test_assign_when_images_are_added_moves_none_and_leaks_none(images, some):
     before = assign(images.head(some), {})
     after = assign(images, before)
     assert {name: after[name] for name in before} == before
-    assert leaks(images[[after[n] != "aside" for n in images["isic_id"]]], after) == []
+    assert leaks(images, after) == []
+
+
+def test_assign_when_selections_did_not_see_each_other_sets_aside_what_would_leak():
+    first = frame([image(2 * i, i) for i in range(60)])
+    second = frame([image(2 * i + 1, i) for i in range(60)])
+    ledger = assign(first, {})
+    ledger |= assign(second, ledger)
+    both = pd.concat([first, second])
+    after = assign(both, ledger)
+    assert leaks(both, ledger) != []  # or the test shows nothing
+    assert leaks(both, after) == []
+    moved = {name for name in after if after[name] != ledger[name]}
+    assert {after[name] for name in moved} == {"aside"}
+    assert all(ledger[name] != "test" for name in moved)
+
+
+def test_assign_when_patients_become_known_later_sets_aside_what_would_leak():
+    before = frame([image(i, i) for i in range(60)])
+    ledger = assign(before, {})
+    after = frame([image(i, i, i % 20) for i in range(60)])
+    assert leaks(after, ledger) != []
+    assert leaks(after, assign(after, ledger)) == []
 
 
 def test_assign_when_a_new_image_ties_two_splits_together_sets_it_aside():

@@ -1,3 +1,6 @@
+import hashlib
+
+import obstore
 import pytest
 from pydantic import SecretStr
 
@@ -8,7 +11,7 @@ from dermascan.errors import (
     NotFoundError,
     TransientError,
 )
-from dermascan.storage import S3Address, Store, concurrently
+from dermascan.storage import PART_BYTES, S3Address, Store, concurrently
 
 
 def test_put_if_absent_when_key_is_taken_leaves_the_first_bytes(store: Store):
@@ -52,13 +55,49 @@ def test_get_and_list_when_key_is_odd_return_it_unchanged(store: Store, key: str
     assert store.get(key) == b"bytes"
 
 
-def test_file_round_trip_when_larger_than_a_part_keeps_bytes(store: Store, tmp_path):
+@pytest.mark.parametrize("size", [0, 1, PART_BYTES, 2 * PART_BYTES + 12_345])
+def test_file_round_trip_keeps_bytes_and_returns_their_sha256(store: Store, tmp_path, size: int):
     source, copy = tmp_path / "source", tmp_path / "copy"
-    source.write_bytes(bytes(range(256)) * 80_000)
-    store.put_file("large", source)
-    digest = store.get_file("large", copy)
+    source.write_bytes(bytes(range(251)) * (size // 251) + b"x" * (size % 251))
+    store.put_file("file", source)
+    digest = store.get_file("file", copy)
     assert copy.read_bytes() == source.read_bytes()
-    assert len(digest) == 64
+    assert digest == hashlib.sha256(source.read_bytes()).hexdigest()
+
+
+def test_get_file_when_large_asks_for_one_part_at_a_time(store: Store, tmp_path, monkeypatch):
+    spans = []
+
+    def noted(*arguments, options):
+        spans.append(options["range"])
+        return obstore_get(*arguments, options=options)
+
+    obstore_get = obstore.get
+    monkeypatch.setattr("dermascan.storage.obstore.get", noted)
+    store.put("large", bytes(PART_BYTES + 1))
+    store.get_file("large", tmp_path / "copy")
+    assert spans == [(0, PART_BYTES), (PART_BYTES, 2 * PART_BYTES)]
+
+
+@pytest.mark.parametrize("size", [PART_BYTES + 1, 3 * PART_BYTES])
+def test_get_file_when_replaced_between_parts_can_be_tried_again(
+    store: Store, tmp_path, monkeypatch, size: int
+):
+    def and_replaced(*arguments, options):
+        result = obstore_get(*arguments, options=options)
+        store.put("large", b"y" * size)
+        return result
+
+    obstore_get = obstore.get
+    store.put("large", b"x" * (PART_BYTES + 1))
+    monkeypatch.setattr("dermascan.storage.obstore.get", and_replaced)
+    with pytest.raises(TransientError, match="large was replaced while it was read"):
+        store.get_file("large", tmp_path / "copy")
+
+
+def test_get_file_when_missing_names_the_address(store: Store, tmp_path):
+    with pytest.raises(NotFoundError, match=f"s3://{store.bucket}/no/such"):
+        store.get_file("no/such", tmp_path / "copy")
 
 
 def test_delete_when_some_are_missing_removes_the_rest(store: Store):

@@ -14,12 +14,15 @@ app = typer.Typer(
 @app.command()
 def serve(
     folder: Annotated[Path, typer.Argument(help="metadata.csv beside <isic_id>.jpg.")],
-    port: Annotated[int, typer.Option(help="Port on loopback.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to your network.")
+    ] = "127.0.0.1",
 ) -> None:
     """Answer on /api/v2/ as the ISIC archive does, from a folder that its client wrote."""
     from dermascan.isic import archive  # noqa: PLC0415  # fast `--help`
 
-    archive.serve(folder, port=port)
+    archive.serve(folder, host=host, port=port)
 
 
 @app.command()

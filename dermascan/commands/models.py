@@ -58,11 +58,11 @@ def promote(
     reason: Annotated[str, typer.Option(help="Kept in the history.")] = "promoted by hand",
 ) -> None:
     """Make a version the champion."""
-    from dermascan.registry import ModelReference, promote, resolve_version  # noqa: PLC0415  # fast `--help`
+    from dermascan.registry import Decision, ModelReference, promote, resolve_version  # noqa: PLC0415  # fast `--help`
 
     store = open_store(context)
     number = resolve_version(store, ModelReference(model, version))
-    moved = promote(store, model, number, getpass.getuser(), reason)
+    moved = promote(store, model, number, Decision(getpass.getuser(), reason))
     typer.echo(f"{model} version {number} is champion" + ("" if moved else " already"))
 
 
@@ -74,9 +74,10 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Kept in the history.")] = "rolled back by hand",
 ) -> None:
     """Make an earlier version the champion again."""
-    from dermascan.registry import rollback  # noqa: PLC0415  # fast `--help`
+    from dermascan.registry import Decision, rollback  # noqa: PLC0415  # fast `--help`
 
-    champion = rollback(open_store(context), model, to_version, getpass.getuser(), reason)
+    decision = Decision(getpass.getuser(), reason)
+    champion = rollback(open_store(context), model, to_version, decision)
     typer.echo(_line(champion))
 
 

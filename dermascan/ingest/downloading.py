@@ -4,18 +4,20 @@ import io
 import logging
 import tarfile
 import tempfile
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from dermascan.dataset import read_manifest, read_pointer, read_refusals
-from dermascan.errors import NotFoundError
-from dermascan.fingerprint import sha256_hex
+from dermascan.dataset import read_pointer, read_refusals, read_rows
+from dermascan.decoding import decoding_slots
+from dermascan.errors import NotFoundError, TransientError
+from dermascan.fingerprint import Plain, sha256_hex
 from dermascan.imaging import ImageFacts, ImageRefusedError, decode, measure
 from dermascan.ingest.staging import (
     IndexEntry,
     IngestPlan,
     ShardOutcome,
+    describe_failures,
     outcome_of,
     read_index,
     read_records,
@@ -29,73 +31,108 @@ from dermascan.storage import Store, concurrently
 logger = logging.getLogger(__name__)
 
 
-def download(store: Store, client: IsicClient, ingest_plan: IngestPlan, shard: int) -> ShardOutcome:
-    """Fetch and examine the images of a shard that no earlier run has brought.
+def download(
+    store: Store,
+    client: IsicClient,
+    ingest_plan: IngestPlan,
+    shard: int,
+    max_failed_share: float = 0.01,
+) -> ShardOutcome:
+    """Fetch and examine the images of a shard that no earlier run or try has brought.
 
     Every record of the shard ends in the shard's index exactly once. Images that could not
     be fetched are tried again by running this step again.
+
+    Args:
+        store: the bucket.
+        client: the archive.
+        ingest_plan: what was planned.
+        shard: number of the shard.
+        max_failed_share: share of all images of the plan, 0 to 1, that may fail.
+
+    Raises:
+        TransientError: more failed in this shard alone; the message names them.
     """
     index_key = ingest_plan.key("index", shard, ".jsonl")
-    earlier = read_index(store, index_key)
+    earlier = read_index(store, index_key) or []
     if earlier and not any(entry.status == "failed" for entry in earlier):
         logger.info("shard %d is downloaded already, nothing to do", shard)
         return replace(outcome_of(shard, earlier), skipped=True)
     records = read_records(store, ingest_plan, shard)
-    known = _known_images(store, ingest_plan.dataset)
+    settled = _settled(store, ingest_plan.dataset, records, earlier)
+    pack_key = ingest_plan.key("images", shard, ".tar")
     with tempfile.TemporaryDirectory() as folder:
-        tar = Path(folder) / "images.tar"
-        entries = list(_download_into(tar, client, records, known))
-        if any(entry.status in {"new", "refused"} for entry in entries):
-            store.put_file(ingest_plan.key("images", shard, ".tar"), tar, "application/x-tar")
+        pack = Path(folder) / "images.tar"
+        if any(entry.packed for entry in earlier):
+            store.get_file(pack_key, pack)
+        entries = list(_download_into(pack, client, records, settled))
+        if any(entry.packed for entry in entries):
+            store.put_file(pack_key, pack, "application/x-tar")
     write_index(store, index_key, entries)
     outcome = outcome_of(shard, entries)
     logger.info("shard %d: %s", shard, _counts_text(outcome))
+    if outcome.failed > max_failed_share * ingest_plan.images:
+        raise TransientError(
+            f"shard {shard}: {describe_failures(entries)}. What did arrive is kept"
+        )
     return outcome
 
 
 def _download_into(
-    tar_path: Path,
-    client: IsicClient,
-    records: list[ImageRecord],
-    known: Mapping[str, IndexEntry],
+    pack: Path, client: IsicClient, records: list[ImageRecord], settled: Mapping[str, IndexEntry]
 ) -> Iterator[IndexEntry]:
     progress = Progress(logger, "images", len(records))
-    wanted = [record for record in records if _settled(record, known) is None]
-    for record in records:
-        settled = _settled(record, known)
-        if settled is not None:
-            progress.advance()
-            yield settled
-    with tarfile.open(tar_path, "w", format=tarfile.PAX_FORMAT) as tar:
-        for entry, data in concurrently(_examined, client.download(wanted), concurrency=4):
-            if data is not None and entry.status != "failed":
+    progress.advance(len(settled))
+    yield from settled.values()
+    wanted = [record for record in records if record.isic_id not in settled]
+    examine = _Examiner()
+    with tarfile.open(pack, "a", format=tarfile.PAX_FORMAT) as tar:
+        for entry, data in concurrently(examine, client.download(wanted), concurrency=4):
+            if data is not None and entry.packed:
                 _add_to_tar(tar, entry.isic_id, data)
             progress.advance()
             yield entry
 
 
-def _settled(record: ImageRecord, known: Mapping[str, IndexEntry]) -> IndexEntry | None:
-    if not is_image_id(record.isic_id):
-        return IndexEntry(record.isic_id, "failed", f"not an image identifier: {record.isic_id!r}")
-    earlier = known.get(record.isic_id)
-    return earlier if earlier and earlier.size == record.size else None
+def _settled(
+    store: Store, dataset: str, records: list[ImageRecord], earlier: list[IndexEntry]
+) -> dict[str, IndexEntry]:
+    """Return what needs no request: kept by an earlier run or try, or hopeless."""
+    known = _known_images(store, dataset, [record.isic_id for record in records])
+    known |= {entry.isic_id: entry for entry in earlier if entry.status != "failed"}
+    settled: dict[str, IndexEntry] = {}
+    for record in records:
+        found = known.get(record.isic_id)
+        if not is_image_id(record.isic_id):
+            reason = f"not an image identifier: {record.isic_id!r}"
+            settled[record.isic_id] = IndexEntry(record.isic_id, "failed", reason)
+        elif found and found.size == record.size:
+            settled[record.isic_id] = found
+    return settled
 
 
-def _examined(download_: Download) -> tuple[IndexEntry, bytes | None]:
-    record, data = download_.record, download_.data
-    if data is None:
-        return IndexEntry(record.isic_id, "failed", download_.failure), None
-    entry = IndexEntry(
-        record.isic_id,
-        "new",
-        sha256=download_.sha256 or sha256_hex(data),
-        size=len(data),
-        extension=record.extension,
-    )
-    try:
-        return replace(entry, facts=measure(data, decode(data))), data
-    except ImageRefusedError as error:
-        return replace(entry, status="refused", reason=str(error)), data
+class _Examiner:
+    """Decode and measure downloads, no more at once than there are cores."""
+
+    def __init__(self) -> None:
+        self._slots = decoding_slots()
+
+    def __call__(self, download_: Download) -> tuple[IndexEntry, bytes | None]:
+        record, data = download_.record, download_.data
+        if data is None:
+            return IndexEntry(record.isic_id, "failed", download_.failure), None
+        entry = IndexEntry(
+            record.isic_id,
+            "new",
+            sha256=download_.sha256 or sha256_hex(data),
+            size=len(data),
+            extension=record.extension,
+        )
+        try:
+            with self._slots:
+                return replace(entry, facts=measure(data, decode(data))), data
+        except ImageRefusedError as error:
+            return replace(entry, status="refused", reason=str(error)), data
 
 
 def _add_to_tar(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -104,15 +141,14 @@ def _add_to_tar(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _known_images(store: Store, dataset: str) -> dict[str, IndexEntry]:
+def _known_images(store: Store, dataset: str, isic_ids: list[str]) -> dict[str, IndexEntry]:
     try:
         pointer = read_pointer(store, dataset)
     except NotFoundError:
         return {}
-    known = {
-        row["isic_id"]: _entry_from_manifest(row)
-        for row in read_manifest(store, pointer).to_dict("records")
-    }
+    columns = ["isic_id", "key", "sha256", "size", *ImageFacts.__dataclass_fields__]
+    rows = read_rows(store, pointer, isic_ids, columns)
+    known = {str(row["isic_id"]): _entry_from_manifest(row) for row in rows}
     for refusal in read_refusals(store, pointer):
         known[refusal.isic_id] = IndexEntry(
             refusal.isic_id, "known", refusal.reason, refusal.sha256, refusal.size
@@ -120,7 +156,7 @@ def _known_images(store: Store, dataset: str) -> dict[str, IndexEntry]:
     return known
 
 
-def _entry_from_manifest(row: Mapping[Hashable, object]) -> IndexEntry:
+def _entry_from_manifest(row: Mapping[str, Plain]) -> IndexEntry:
     return IndexEntry(
         isic_id=str(row["isic_id"]),
         status="known",

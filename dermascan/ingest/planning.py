@@ -51,9 +51,11 @@ def plan(store: Store, client: IsicClient, request: IngestRequest) -> IngestPlan
     shards = shard_count(expected)
     with tempfile.TemporaryFile() as spool:
         found, name = _spool_records(client, request, expected, spool)
-        ingest_plan = IngestPlan(request.dataset, name, shards, found)
+        ingest_plan = IngestPlan(request.dataset, name, shards, found, max(0, expected - found))
         spool.seek(0)
         _store_shards(store, ingest_plan, spool)
+    if ingest_plan.missing:
+        logger.warning("the archive counted %d images and listed %d", expected, found)
     logger.info("plan %s: %d images in %d shards", name, found, shards)
     return ingest_plan
 

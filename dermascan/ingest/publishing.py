@@ -2,16 +2,17 @@
 
 import logging
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pandas as pd
 
 from dermascan.dataset import MANIFEST_SCHEMA, DatasetPointer, manifest_fingerprint, publish
 from dermascan.errors import InputError, PermanentError
-from dermascan.fingerprint import canonical_json
+from dermascan.fingerprint import canonical_json, fingerprint
 from dermascan.ingest.staging import (
     IndexEntry,
     IngestPlan,
+    describe_failures,
     read_records,
     required_index,
     write_index,
@@ -22,8 +23,6 @@ from dermascan.layout import DatasetKeys
 from dermascan.storage import Store
 
 logger = logging.getLogger(__name__)
-
-NAMED_IN_MESSAGES = 10
 
 
 def publish_manifest(
@@ -40,6 +39,10 @@ def publish_manifest(
     Raises:
         PermanentError: more images failed than allowed; the message names them.
     """
+    note_key = DatasetKeys(ingest_plan.dataset).published(ingest_plan.plan)
+    if not store.exists(ingest_plan.key("records", 0, ".jsonl")) and store.exists(note_key):
+        logger.info("published already, nothing to do")
+        return DatasetPointer(**store.get_json(note_key))  # type: ignore[arg-type]  # written below
     rows: list[dict[str, object]] = []
     refused: list[IndexEntry] = []
     failed: list[IndexEntry] = []
@@ -54,10 +57,19 @@ def publish_manifest(
     if not rows:
         raise PermanentError(f"none of {ingest_plan.images} images is usable: see the quarantine")
     manifest = pd.DataFrame(rows, columns=MANIFEST_SCHEMA.names)
-    pointer = _pointer(ingest_plan.dataset, manifest, refused, failed)
+    left_out_key = _store_left_out(store, ingest_plan.dataset, refused, failed)
+    pointer = DatasetPointer(
+        dataset=ingest_plan.dataset,
+        fingerprint=manifest_fingerprint(manifest),
+        manifest_key=DatasetKeys(ingest_plan.dataset).manifest(manifest_fingerprint(manifest)),
+        images=len(manifest),
+        refused=len(refused),
+        failed=len(failed) + ingest_plan.missing,
+        left_out_key=left_out_key,
+    )
     _store_companions(store, client, pointer, manifest)
-    _store_left_out(store, pointer, [*refused, *failed])
     moved = publish(store, pointer, manifest)
+    store.put_json(note_key, pointer.as_plain())
     staging = DatasetKeys(ingest_plan.dataset).plan(ingest_plan.plan)
     store.delete([found.key for found in store.list(staging)])
     logger.info("%s", _publication_text(pointer, manifest, moved))
@@ -67,13 +79,11 @@ def publish_manifest(
 def _check_failures(failed: list[IndexEntry], ingest_plan: IngestPlan, allowed: float) -> None:
     for entry in failed:
         logger.warning("%s could not be downloaded: %s", entry.isic_id, entry.reason)
-    if len(failed) > allowed * ingest_plan.images:
-        named = "; ".join(f"{e.isic_id}: {e.reason}" for e in failed[:NAMED_IN_MESSAGES])
-        more = len(failed) - NAMED_IN_MESSAGES
+    if len(failed) + ingest_plan.missing > allowed * ingest_plan.images:
         raise PermanentError(
-            f"{len(failed)} of {ingest_plan.images} images could not be downloaded, more than "
-            f"{allowed:.1%}: {named}{f' and {more} more' if more > 0 else ''}. Clear the "
-            "download_from_isic tasks to try these again, or raise max_failed_share"
+            f"of {ingest_plan.images} images {describe_failures(failed)}; the archive did not list "
+            f"{ingest_plan.missing} more that it counted. That is more than {allowed:.1%}. Clear "
+            "the download_from_isic tasks to try again, or raise max_failed_share"
         )
 
 
@@ -92,14 +102,6 @@ def _manifest_row(record: ImageRecord, entry: IndexEntry) -> dict[str, object]:
         "metadata_errors": "; ".join(metadata.errors) or None,
         "metadata_json": canonical_json(dict(record.metadata)).decode(),
     }
-
-
-def _pointer(
-    dataset: str, manifest: pd.DataFrame, refused: list[IndexEntry], failed: list[IndexEntry]
-) -> DatasetPointer:
-    name = manifest_fingerprint(manifest)
-    key = DatasetKeys(dataset).manifest(name)
-    return DatasetPointer(dataset, name, key, len(manifest), len(refused), len(failed))
 
 
 def _store_companions(
@@ -126,9 +128,19 @@ def _store_license(store: Store, client: IsicClient, name: str, key: str) -> Non
         store.put(key, text.encode(), "text/plain; charset=utf-8")
 
 
-def _store_left_out(store: Store, pointer: DatasetPointer, entries: list[IndexEntry]) -> None:
+def _store_left_out(
+    store: Store, dataset: str, refused: list[IndexEntry], failed: list[IndexEntry]
+) -> str:
+    """Store the list of what is not in the manifest, and return its key."""
+    keys = DatasetKeys(dataset)
+    entries = [
+        *(replace(e, status="refused", key=keys.refused(str(e.sha256))) for e in refused),
+        *failed,
+    ]
     ordered = sorted(entries, key=lambda entry: entry.isic_id)
-    write_index(store, DatasetKeys(pointer.dataset).left_out(pointer.fingerprint), ordered)
+    key = keys.left_out(fingerprint([entry.to_line().decode() for entry in ordered]))
+    write_index(store, key, ordered)
+    return key
 
 
 def attribution_text(manifest: pd.DataFrame) -> str:

@@ -13,6 +13,8 @@ from dermascan.isic.client import ImageRecord
 from dermascan.layout import DatasetKeys, part
 from dermascan.storage import Store
 
+NAMED_IN_MESSAGES = 10
+
 Status = Literal["new", "known", "refused", "failed"]
 
 
@@ -25,12 +27,14 @@ class IngestPlan:
         plan: names the selection by its content.
         shards: number of shards.
         images: number of images.
+        missing: images that the archive counted and did not list.
     """
 
     dataset: str
     plan: str
     shards: int
     images: int
+    missing: int = 0
 
     def key(self, kind: str, shard: int, suffix: str) -> str:
         """Return the staging key of one shard's `records`, `images`, `index` or `placed`."""
@@ -67,6 +71,11 @@ class IndexEntry:
     def usable(self) -> bool:
         """Tell whether the image belongs in the manifest."""
         return self.facts is not None
+
+    @property
+    def packed(self) -> bool:
+        """Tell whether the image's bytes are in the shard's tar."""
+        return self.status in {"new", "refused"}
 
     def to_line(self) -> bytes:
         """Encode as one JSON line."""
@@ -128,3 +137,12 @@ def outcome_of(shard: int, entries: list[IndexEntry]) -> ShardOutcome:
     """Count how a shard's images ended."""
     counts = Counter(entry.status for entry in entries)
     return ShardOutcome(shard, counts["new"], counts["known"], counts["refused"], counts["failed"])
+
+
+def describe_failures(entries: Iterable[IndexEntry]) -> str:
+    """Name the first images that could not be had, and why."""
+    failed = [entry for entry in entries if entry.status == "failed"]
+    named = "; ".join(f"{e.isic_id}: {e.reason}" for e in failed[:NAMED_IN_MESSAGES])
+    more = len(failed) - NAMED_IN_MESSAGES
+    ending = f"; and {more} more" if more > 0 else ""
+    return f"{len(failed)} images could not be downloaded: {named}{ending}"

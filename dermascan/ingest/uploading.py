@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from dermascan.errors import IntegrityError
+from dermascan.errors import IntegrityError, NotFoundError
 from dermascan.fingerprint import sha256_hex
 from dermascan.ingest.staging import (
     IndexEntry,
@@ -33,24 +33,42 @@ def upload(store: Store, ingest_plan: IngestPlan, shard: int) -> ShardOutcome:
         IntegrityError: bytes changed between download and upload.
     """
     placed_key = ingest_plan.key("placed", shard, ".jsonl")
+    entries = required_index(store, ingest_plan, shard)
     placed = read_index(store, placed_key)
-    if placed is not None:
+    if placed is not None and _identities(placed) == _identities(entries):
         logger.info("shard %d is uploaded already, nothing to do", shard)
         return replace(outcome_of(shard, placed), skipped=True)
-    index = {entry.isic_id: entry for entry in required_index(store, ingest_plan, shard)}
-    moved = [entry for entry in index.values() if entry.status in {"new", "refused"}]
-    if moved:
-        with tempfile.TemporaryDirectory() as folder:
-            tar = Path(folder) / "images.tar"
-            store.get_file(ingest_plan.key("images", shard, ".tar"), tar)
-            keys = DatasetKeys(ingest_plan.dataset)
-            pairs = tracked(_tar_images(tar, index), logger, "images", len(moved))
-            place = partial(_place, store, keys)
-            index |= {entry.isic_id: entry for entry in concurrently(place, pairs)}
+    index = {entry.isic_id: entry for entry in entries}
+    packed = [entry for entry in entries if entry.packed]
+    if packed:
+        try:
+            index |= _placed(store, ingest_plan, shard, packed)
+        except (IntegrityError, NotFoundError):
+            store.delete([ingest_plan.key("index", shard, ".jsonl")])  # so that it is fetched anew
+            raise
     else:
         logger.info("shard %d has no new images, nothing to upload", shard)
     write_index(store, placed_key, index.values())
     return outcome_of(shard, list(index.values()))
+
+
+def _identities(entries: list[IndexEntry]) -> list[tuple[str, str, str | None]]:
+    return sorted((entry.isic_id, entry.status, entry.sha256) for entry in entries)
+
+
+def _placed(
+    store: Store, ingest_plan: IngestPlan, shard: int, packed: list[IndexEntry]
+) -> dict[str, IndexEntry]:
+    with tempfile.TemporaryDirectory() as folder:
+        tar = Path(folder) / "images.tar"
+        store.get_file(ingest_plan.key("images", shard, ".tar"), tar)
+        index = {entry.isic_id: entry for entry in packed}
+        pairs = tracked(_tar_images(tar, index), logger, "images", len(packed))
+        place = partial(_place, store, DatasetKeys(ingest_plan.dataset))
+        placed = {entry.isic_id: entry for entry in concurrently(place, pairs)}
+    if placed.keys() != index.keys():
+        raise IntegrityError(f"the pack of shard {shard} lacks images: clear the download task")
+    return placed
 
 
 def _tar_images(path: Path, index: Mapping[str, IndexEntry]) -> Iterator[tuple[IndexEntry, bytes]]:
@@ -58,7 +76,9 @@ def _tar_images(path: Path, index: Mapping[str, IndexEntry]) -> Iterator[tuple[I
         for member in tar:
             file = tar.extractfile(member)
             data = file.read() if file else b""
-            entry = index[member.name]
+            entry = index.get(member.name)
+            if entry is None:
+                continue  # fetched by a try that died before its index
             if sha256_hex(data) != entry.sha256:
                 raise IntegrityError(
                     f"{entry.isic_id} changed between download and upload: clear the download task"
@@ -71,7 +91,8 @@ def _place(store: Store, keys: DatasetKeys, pair: tuple[IndexEntry, bytes]) -> I
     if entry.status == "refused":
         key = keys.refused(sha256_hex(data))
         store.put_if_absent(key, data)
-        store.put_json(f"{key}.json", {"isic_id": entry.isic_id, "reason": entry.reason})
+        reason = {"isic_id": entry.isic_id, "reason": entry.reason}
+        store.put_json(keys.refusal(sha256_hex(data), entry.isic_id), reason)
         return replace(entry, key=key)
     content_type = "image/png" if entry.extension == "png" else "image/jpeg"
     key = keys.image(entry.isic_id, entry.extension)
