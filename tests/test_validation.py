@@ -106,7 +106,9 @@ def broken(judgement: validation._Judgement) -> set[str]:
 
 def published(store: Store, frame: pd.DataFrame) -> DatasetPointer:
     name = manifest_fingerprint(frame)
-    pointer = DatasetPointer("small", name, DatasetKeys("small").manifest(name), len(frame), 0, 0, "")
+    pointer = DatasetPointer(
+        "small", name, DatasetKeys("small").manifest(name), len(frame), 0, 0, ""
+    )
     publish(store, pointer, frame)
     return pointer
 
