@@ -60,7 +60,10 @@ THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 160, 80
 _STRICT = ConfigDict(strict=True, extra="forbid")
 _LIBJPEG_FILL = 128  # what libjpeg paints where the data ended early
 # Something to read for a scan that lacks data, and for one that lacks its next restart marker.
-_PROBE = b"".join(bytes(range(1, 65)) + bytes((0xFF, 0xD0 + number)) for number in range(8))
+_NUMBERED = (bytes(range(1, 65)) + bytes((0xFF, 0xD0 + number)) for number in range(8))
+# Two unlike tails: what one of them completes to the very pixels of the filling, the other
+# does not. The first brings every restart marker that a decoder may be waiting for.
+_PROBES = (b"".join(_NUMBERED), bytes([0xAA]) * 64)
 _DIGEST_ROWS = 256
 
 
@@ -282,14 +285,21 @@ def _ended_early(encoded: EncodedImage, stored: NDArray[np.uint8]) -> bool:
     """Tell whether libjpeg made up what was missing at the end of the last scan.
 
     A scan that is whole does not look at bytes put behind it; one that is short reads them as
-    pixels. That costs two more decodes (by Pillow, which keeps libjpeg's remarks off standard
+    pixels. That costs three more decodes (by Pillow, which keeps libjpeg's remarks off standard
     error), so it is tried only where the last pixel is libjpeg's filling, or where several scans
     mean that the missing part would not show as gray.
     """
     if encoded.scans == 1 and not (stored[-1, -1] == _LIBJPEG_FILL).all():
         return False
-    probed = encoded.pixels.removesuffix(JPEG_END) + _PROBE + JPEG_END
-    return _pillow_digest(encoded.pixels) != _pillow_digest(probed)
+    body, expected = encoded.pixels.removesuffix(JPEG_END), _pillow_digest(encoded.pixels)
+    return not all(_decodes_to(body + probe + JPEG_END, expected) for probe in _PROBES)
+
+
+def _decodes_to(jpeg: bytes, expected: str) -> bool:
+    try:
+        return _pillow_digest(jpeg) == expected
+    except ImageRefusedError:
+        return False
 
 
 def _pillow_digest(jpeg: bytes) -> str:
