@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
 
 from dermascan.settings import StorageSettings
@@ -21,6 +22,12 @@ from dermascan.stack.object_store import (
 from dermascan.storage import Store
 
 STARTUP_SECONDS = 60
+
+# Property tests look for new cases on a developer's machine; a change that waits to land is
+# judged by the same cases each time.
+hypothesis_settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis_settings.load_profile("ci")
 
 
 def _free_ports(count: int) -> list[int]:
