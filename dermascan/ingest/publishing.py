@@ -57,11 +57,12 @@ def publish_manifest(
     if not rows:
         raise PermanentError(f"none of {ingest_plan.images} images is usable: see the quarantine")
     manifest = pd.DataFrame(rows, columns=MANIFEST_SCHEMA.names)
+    name = manifest_fingerprint(manifest)
     left_out_key = _store_left_out(store, ingest_plan.dataset, refused, failed)
     pointer = DatasetPointer(
         dataset=ingest_plan.dataset,
-        fingerprint=manifest_fingerprint(manifest),
-        manifest_key=DatasetKeys(ingest_plan.dataset).manifest(manifest_fingerprint(manifest)),
+        fingerprint=name,
+        manifest_key=DatasetKeys(ingest_plan.dataset).manifest(name),
         images=len(manifest),
         refused=len(refused),
         failed=len(failed) + ingest_plan.missing,
