@@ -3,7 +3,7 @@ UV_VERSION := 0.13.9
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: environment demo test up down lint lock
+.PHONY: environment demo acceptance test up down lint lock
 
 environment: .venv/.ready
 
@@ -16,9 +16,12 @@ environment: .venv/.ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# isic-challenge-scoring unpacks submissions with zipfile-deflate64, which has no wheels and would
+# need a compiler; its metrics do without.
 lock:
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev \
-	  --no-emit-index-url --custom-compile-command "make lock" --quiet pyproject.toml --output-file requirements.txt
+	  --no-emit-package zipfile-deflate64 --no-emit-index-url \
+	  --custom-compile-command "make lock" --quiet pyproject.toml --output-file requirements.txt
 
 lint: environment
 	$(BIN)/ruff format --check .
@@ -30,6 +33,12 @@ test: lint
 
 demo: environment
 	$(BIN)/dermascan demo
+
+# DATA is a tar or folder as the official ISIC client writes it; EXTERNAL names more of them, on
+# which the model is only measured.
+acceptance: environment
+	@test -n "$(DATA)" || { echo "name an archive: make acceptance DATA=ham10000.tar" >&2; exit 2; }
+	$(BIN)/dermascan acceptance --data "$(DATA)" $(foreach archive,$(EXTERNAL),--external "$(archive)")
 
 up: environment
 	$(BIN)/dermascan up

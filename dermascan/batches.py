@@ -5,13 +5,13 @@ a training that was killed goes on as if it had not been.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dermascan.fingerprint import Plain
+from dermascan.augmentation import Augmentation, augment
 from dermascan.imaging import ImageSize
 
 if TYPE_CHECKING:
@@ -19,33 +19,6 @@ if TYPE_CHECKING:
 
 _PARALLEL_FILES = 4
 _SHUFFLE_BYTES = 200 * 1024 * 1024
-_DRAWS = 12
-_GREY_WEIGHTS = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How far training images are changed; none of it changes a diagnosis.
-
-    Always: mirror images, which with each other make half turns; quarter turns of square images.
-
-    Attributes:
-        zoom: images are enlarged or shrunk by up to this factor less one.
-        shift: share of height and width by which they are moved.
-        brightness, contrast, saturation: largest relative change.
-        tint: largest relative change of one colour channel, as another lamp would make.
-    """
-
-    zoom: float = 0.2
-    shift: float = 0.05
-    brightness: float = 0.15
-    contrast: float = 0.15
-    saturation: float = 0.2
-    tint: float = 0.05
-
-    def as_plain(self) -> dict[str, Plain]:
-        """Return the settings as a JSON-ready mapping."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -110,64 +83,6 @@ def training_batches(
         return images, labels
 
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
-
-
-def augment(images: "tf.Tensor", augmentation: Augmentation, seed: "tf.Tensor") -> "tf.Tensor":
-    """Change each image of a batch in its own way.
-
-    Args:
-        images: float32 (B, H, W, 3) RGB, 0..255.
-        augmentation: how far.
-        seed: int (2,); equal seeds give equal results.
-
-    Returns:
-        float32 (B, H, W, 3) RGB, 0..255; what comes into view from beyond the edge is mirrored.
-    """
-    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
-
-    draws = tf.random.stateless_uniform([tf.shape(images)[0], _DRAWS], seed, -1.0, 1.0)
-    return _recolour(_move(images, augmentation, draws[:, :6]), augmentation, draws[:, 6:])
-
-
-def _move(images: "tf.Tensor", augmentation: Augmentation, draws: "tf.Tensor") -> "tf.Tensor":
-    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
-
-    height, width = images.shape[1:3]
-    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
-    scale = (1 + augmentation.zoom) ** draws[:, 0]
-    scale_x, scale_y = scale * tf.sign(draws[:, 1]), scale * tf.sign(draws[:, 2])
-    turned = tf.cast(draws[:, 3] > 0, tf.float32) if height == width else tf.zeros_like(scale)
-    x_from_x, x_from_y = scale_x * (1 - turned), scale_x * turned
-    y_from_y, y_from_x = scale_y * (1 - turned), scale_y * turned
-    offset_x = centre_x + augmentation.shift * width * draws[:, 4]
-    offset_y = centre_y + augmentation.shift * height * draws[:, 5]
-    offset_x -= x_from_x * centre_x + x_from_y * centre_y
-    offset_y -= y_from_x * centre_x + y_from_y * centre_y
-    zero = tf.zeros_like(scale)
-    rows = [x_from_x, x_from_y, offset_x, y_from_x, y_from_y, offset_y, zero, zero]
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=tf.stack(rows, axis=1),
-        output_shape=tf.constant([height, width]),
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="REFLECT",
-    )
-
-
-def _recolour(images: "tf.Tensor", augmentation: Augmentation, draws: "tf.Tensor") -> "tf.Tensor":
-    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
-
-    by_image = draws[:, None, None, :]
-    brightness = 1 + augmentation.brightness * by_image[..., 0:1]
-    contrast = 1 + augmentation.contrast * by_image[..., 1:2]
-    saturation = 1 + augmentation.saturation * by_image[..., 2:3]
-    tint = 1 + augmentation.tint * by_image[..., 3:6]
-    grey = tf.reduce_sum(images * tf.constant(_GREY_WEIGHTS), axis=-1, keepdims=True)
-    images = grey + (images - grey) * saturation
-    mean = tf.reduce_mean(grey, axis=(1, 2), keepdims=True)
-    images = mean + (images - mean) * contrast
-    return tf.clip_by_value(images * brightness * tint, 0.0, 255.0)
 
 
 @dataclass(frozen=True)

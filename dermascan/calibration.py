@@ -1,9 +1,13 @@
-"""Choices made on validation scores: temperature, operating threshold, and the AUC to rank by."""
+"""Choices made on validation scores: calibration, operating threshold, and the AUC to rank by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from dermascan.errors import InputError
 
 Floats = NDArray[np.floating]
 Flags = NDArray[np.bool_]
@@ -11,6 +15,38 @@ Flags = NDArray[np.bool_]
 _TEMPERATURES = (0.05, 20.0)
 _GOLDEN_STEPS = 60
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
+_NEWTON_STEPS = 100
+_NEWTON_TOLERANCE = 1e-9
+_SUFFICIENT_DECREASE = 1e-4
+_RIDGE = 1e-12  # keeps the Hessian invertible where all scores are equal
+_SMALLEST = 1e-45  # what is less is 0 in float32
+
+
+class Calibration(BaseModel):
+    """How logits (N, C) become probabilities. Every part is the identity by default.
+
+    Malignant and benign classes are two groups. With z = logits / `temperature`:
+
+    1. Within a group, a class has the share softmax(z + `class_offsets`) over the group's
+       classes. This changes which class is likeliest, not the sum of a group.
+    2. p_malignant = sigmoid(`malignant_slope` * m + `malignant_offset`), where m is the
+       log-odds of the malignant group under softmax(z). As the slope is positive, no image
+       overtakes another.
+    3. A class has the probability of its group times its share.
+
+    Attributes:
+        temperature: the logits are divided by it; above 1 the network was too sure.
+        class_offsets: one for each class, in the order of the logits; empty for none.
+        malignant_slope: see above.
+        malignant_offset: see above.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    temperature: float = Field(default=1.0, gt=0)
+    class_offsets: tuple[float, ...] = ()
+    malignant_slope: float = Field(default=1.0, gt=0)
+    malignant_offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +80,130 @@ def cross_entropy(logits: Floats, labels: NDArray[np.integer], temperature: floa
     return float(np.mean(normaliser - scaled[np.arange(len(labels)), labels]))
 
 
+def malignant_logit(
+    logits: Floats, malignant_indices: Sequence[int], temperature: float = 1.0
+) -> NDArray[np.float64]:
+    """Return the log-odds (N,) of the malignant classes together, before calibration.
+
+    Args:
+        logits: (N, C).
+        malignant_indices: columns of the malignant classes, neither none nor all.
+        temperature: the logits are divided by it.
+
+    Raises:
+        InputError: one of the two groups has no class.
+    """
+    scaled = np.asarray(logits, np.float64) / temperature
+    malignant = _malignant_columns(scaled.shape[1], malignant_indices)
+    return _log_sum(scaled[:, malignant]) - _log_sum(scaled[:, ~malignant])
+
+
+def apply(
+    logits: Floats, calibration: Calibration, malignant_indices: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return calibrated probabilities: what an exported model computes from its logits.
+
+    Args:
+        logits: (N, C), averaged over networks and views.
+        calibration: what to apply; the identity gives `softmax(logits)`.
+        malignant_indices: columns of the malignant classes, neither none nor all.
+
+    Returns:
+        (N, C), rows add up to 1; the malignant columns add up to `p_malignant`.
+
+    Raises:
+        InputError: one of the two groups has no class, or the offsets are too few or many.
+    """
+    scaled = np.asarray(logits, np.float64) / calibration.temperature
+    odds = malignant_logit(scaled, malignant_indices)
+    odds = calibration.malignant_slope * odds + calibration.malignant_offset
+    offsets = _offsets(calibration, scaled.shape[1])
+    return _recombined(scaled + offsets, odds, malignant_indices)
+
+
+def uncalibrated(
+    probabilities: Floats, calibration: Calibration, malignant_indices: Sequence[int]
+) -> NDArray[np.float64]:
+    """Undo `apply`: return `softmax(logits)` of the same images.
+
+    Args:
+        probabilities: (N, C) as the calibrated model gave them; float32 is enough.
+        calibration: of that model.
+        malignant_indices: columns of the malignant classes, neither none nor all.
+
+    Raises:
+        InputError: as `apply`.
+    """
+    logs = np.log(np.maximum(np.asarray(probabilities, np.float64), _SMALLEST))
+    odds = malignant_logit(logs, malignant_indices) - calibration.malignant_offset
+    shares = logs - _offsets(calibration, logs.shape[1])
+    tempered = _recombined(shares, odds / calibration.malignant_slope, malignant_indices)
+    return softmax(calibration.temperature * np.log(np.maximum(tempered, _SMALLEST)))
+
+
+def _recombined(
+    logits: Floats, odds: Floats, malignant_indices: Sequence[int]
+) -> NDArray[np.float64]:
+    """Give each group the probability that `odds` (N,) say, divided within as `logits` say."""
+    malignant = _malignant_columns(logits.shape[1], malignant_indices)
+    result = np.empty(logits.shape, np.float64)
+    for group, sign in ((malignant, 1.0), (~malignant, -1.0)):
+        log_group = -np.logaddexp(0.0, -sign * odds)
+        log_shares = logits[:, group] - _log_sum(logits[:, group])[:, None]
+        result[:, group] = np.exp(log_group[:, None] + log_shares)
+    return result
+
+
+def _offsets(calibration: Calibration, classes: int) -> NDArray[np.float64]:
+    given = calibration.class_offsets
+    if given and len(given) != classes:
+        raise InputError(f"the calibration has {len(given)} class offsets for {classes} classes")
+    return np.asarray(given or (0.0,) * classes, np.float64)
+
+
+def _malignant_columns(classes: int, malignant_indices: Sequence[int]) -> Flags:
+    malignant = np.isin(np.arange(classes), malignant_indices)
+    if malignant.all() or not malignant.any():
+        raise InputError("calibration needs both malignant and benign classes: mend the taxonomy")
+    return malignant
+
+
+def _log_sum(logits: Floats) -> NDArray[np.float64]:
+    top = logits.max(axis=1)
+    result: NDArray[np.float64] = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+    return result
+
+
+def fit_calibration(
+    logits: Floats,
+    labels: NDArray[np.integer],
+    malignant_indices: Sequence[int],
+    *,
+    class_offsets: tuple[float, ...] = (),
+    platt: bool = False,
+) -> Calibration:
+    """Fit a calibration on held-out logits: the temperature, then `p_malignant` if asked to.
+
+    Args:
+        logits: (N, C) of images that were not trained on, N > 0.
+        labels: int (N,), 0..C-1.
+        malignant_indices: columns of the malignant classes, neither none nor all.
+        class_offsets: taken over as they are; see `class_offsets`.
+        platt: whether to fit slope and offset of `p_malignant` too.
+    """
+    temperature = fit_temperature(logits, labels)
+    slope, offset = 1.0, 0.0
+    if platt:
+        odds = malignant_logit(logits, malignant_indices, temperature)
+        slope, offset = fit_platt(odds, np.isin(labels, malignant_indices))
+    return Calibration(
+        temperature=temperature,
+        class_offsets=class_offsets,
+        malignant_slope=slope,
+        malignant_offset=offset,
+    )
+
+
 def fit_temperature(logits: Floats, labels: NDArray[np.integer]) -> float:
     """Find the temperature that makes held-out probabilities most likely.
 
@@ -71,6 +231,86 @@ def fit_temperature(logits: Floats, labels: NDArray[np.integer]) -> float:
     return float(np.exp((low + high) / 2))
 
 
+def fit_platt(log_odds: Floats, malignant: Flags) -> tuple[float, float]:
+    """Fit the sigmoid that turns log-odds into probabilities of malignancy.
+
+    Args:
+        log_odds: (N,) of images that were not trained on, as from `malignant_logit`.
+        malignant: the truth (N,).
+
+    Returns:
+        Slope and offset; the identity (1, 0) when one of the groups is empty, and when the
+        scores rank the wrong way round, which a calibration must not mend.
+
+    Source:
+        Platt, Probabilistic outputs for support vector machines, 1999: the targets are drawn
+        in from 0 and 1 as if each group had one more image, which bounds the slope when the
+        groups are apart. Lin, Lin and Weng, Machine Learning 68:267-276, 2007: Newton's method
+        with backtracking, and the form of the loss that does not overflow.
+    """
+    positives, negatives = int(malignant.sum()), int((~malignant).sum())
+    if not positives or not negatives:
+        return 1.0, 0.0
+    targets = np.where(malignant, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    inputs = np.column_stack([np.asarray(log_odds, np.float64), np.ones(len(targets))])
+    line = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+    for _ in range(_NEWTON_STEPS):
+        gradient = inputs.T @ (_sigmoid(inputs @ line) - targets)
+        if np.abs(gradient).max() < _NEWTON_TOLERANCE * len(targets):
+            break
+        line = _newton_step(inputs, targets, line, gradient)
+    return (float(line[0]), float(line[1])) if line[0] > 0 else (1.0, 0.0)
+
+
+def _newton_step(inputs: Floats, targets: Floats, line: Floats, gradient: Floats) -> Floats:
+    likely = _sigmoid(inputs @ line)
+    curvature = (inputs * (likely * (1 - likely))[:, None]).T @ inputs + _RIDGE * np.eye(2)
+    direction = np.linalg.solve(curvature, gradient)
+    present, length = _sigmoid_loss(inputs @ line, targets), 1.0
+    while length > _NEWTON_TOLERANCE:
+        moved: Floats = line - length * direction
+        wanted = present - _SUFFICIENT_DECREASE * length * gradient @ direction
+        if _sigmoid_loss(inputs @ moved, targets) < wanted:
+            return moved
+        length /= 2
+    return line
+
+
+def _sigmoid(log_odds: Floats) -> NDArray[np.float64]:
+    return np.exp(-np.logaddexp(0.0, -log_odds))
+
+
+def _sigmoid_loss(log_odds: Floats, targets: Floats) -> float:
+    return float(np.sum(np.logaddexp(0.0, log_odds) - targets * log_odds))
+
+
+def class_offsets(
+    counts: Sequence[float], power: float, malignant_indices: Sequence[int]
+) -> tuple[float, ...]:
+    """Return offsets that favour the rarer classes of each group, for `Calibration`.
+
+    Args:
+        counts: (C,) images of each class in training or validation, or shares.
+        power: 0 changes nothing; 1 takes the prior of a class within its group out of the
+            posterior, which the balanced accuracy rewards.
+        malignant_indices: columns of the malignant classes, neither none nor all.
+
+    Returns:
+        -power * log(prior within the group), shifted to 0 for the most frequent class of each
+        group (a shift of a group changes nothing); 0 for a class without any image, of whose
+        prior nothing is known.
+
+    Source:
+        Menon et al., Long-tail learning via logit adjustment, ICLR 2021, section 4.1.
+    """
+    numbers = np.asarray(counts, np.float64)
+    malignant = _malignant_columns(len(numbers), malignant_indices)
+    most = np.where(malignant, numbers[malignant].max(), numbers[~malignant].max())
+    seen = numbers > 0
+    offsets = power * np.log(np.where(seen, most, 1.0) / np.where(seen, numbers, 1.0))
+    return tuple(float(offset) for offset in offsets)
+
+
 def roc_auc(scores: Floats, positive: Flags) -> float | None:
     """Return the area under the ROC curve: how often a positive outranks a negative.
 
@@ -88,8 +328,10 @@ def roc_auc(scores: Floats, positive: Flags) -> float | None:
     return float(wins.sum() / (2 * len(above) * len(below)))
 
 
-def choose_threshold(scores: Floats, malignant: Flags) -> OperatingPoint:
-    """Choose the threshold with the highest sum of sensitivity and specificity.
+def choose_threshold(
+    scores: Floats, malignant: Flags, *, specificity: float | None = None
+) -> OperatingPoint:
+    """Choose the threshold with the highest sum of sensitivity and specificity, or for one.
 
     Youden's index weighs a missed malignancy and a false alarm alike *as shares of their own
     groups*, so the choice does not depend on how common malignancy is among the images.
@@ -99,9 +341,13 @@ def choose_threshold(scores: Floats, malignant: Flags) -> OperatingPoint:
     Args:
         scores: `p_malignant` (N,), 0..1, of validation images only.
         malignant: the truth (N,).
+        specificity: 0..1; then the lowest threshold that reaches it on these images is taken,
+            whatever it misses.
 
     Returns:
-        The operating point; threshold 0.5 when one of the groups is empty.
+        The operating point; threshold 0.5 when one of the groups is empty. Where a benign image
+        has the highest score, a specificity near 1 may only be had above all scores; a score
+        of exactly 1 cannot be exceeded.
 
     Source:
         Youden, Index for rating diagnostic tests, Cancer 3:32-35, 1950.
@@ -109,10 +355,15 @@ def choose_threshold(scores: Floats, malignant: Flags) -> OperatingPoint:
     positives, negatives = np.sort(scores[malignant]), np.sort(scores[~malignant])
     if not len(positives) or not len(negatives):
         return OperatingPoint(0.5, None, None)
-    candidates = np.unique(scores)
-    sensitivity = 1 - np.searchsorted(positives, candidates, "left") / len(positives)
-    specificity = np.searchsorted(negatives, candidates, "left") / len(negatives)
-    best = int(np.argmax(sensitivity + specificity))
+    above_all = (1 + float(scores.max())) / 2
+    candidates = np.unique(np.append(np.asarray(scores, np.float64), above_all))
+    sensitivities = 1 - np.searchsorted(positives, candidates, "left") / len(positives)
+    specificities = np.searchsorted(negatives, candidates, "left") / len(negatives)
+    if specificity is None:
+        best = int(np.argmax(sensitivities + specificities))
+    else:
+        enough = np.flatnonzero(specificities >= specificity)
+        best = int(enough[0]) if len(enough) else len(candidates) - 1
     below = candidates[best - 1] if best else 0.0
     threshold = (float(candidates[best]) + float(below)) / 2
-    return OperatingPoint(threshold, float(sensitivity[best]), float(specificity[best]))
+    return OperatingPoint(threshold, float(sensitivities[best]), float(specificities[best]))

@@ -4,27 +4,23 @@ Each step leaves its result under `training/<fingerprint>/` and finds it there w
 run again.
 """
 
-import io
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
+from dermascan.assessment import evaluate_model, headline, run_metrics
+from dermascan.documents import Verdict, make_card, write_documents
 from dermascan.errors import ConflictError
-from dermascan.evaluation import Evaluation, evaluate
-from dermascan.example_set import ExampleSet, read_split
+from dermascan.evaluation import Evaluation
+from dermascan.example_set import ExampleSet
 from dermascan.fingerprint import canonical_json
 from dermascan.gate import GateResult, check, load_rules, require
-from dermascan.layout import CandidacyKeys, ModelKeys, TrainingKeys
-from dermascan.progress import Progress
-from dermascan.records import Record, read_records
+from dermascan.head_to_head import compare_with_champion
+from dermascan.layout import ModelKeys, TrainingKeys
 from dermascan.registry import (
     Champion,
     Decision,
@@ -35,11 +31,10 @@ from dermascan.registry import (
     promote,
     publish_version,
 )
-from dermascan.reporting import ReportContext, evaluation_report
-from dermascan.savedmodel import METADATA_FILE, ModelMetadata, Scorer, load_scorer
+from dermascan.savedmodel import Scorer, load_scorer
 from dermascan.storage import Store
-from dermascan.taxonomy import LESION_CLASSES, Taxonomy
-from dermascan.tracking import MlflowTracker
+from dermascan.taxonomy import LESION_CLASSES
+from dermascan.tracking import MlflowTracker, Tracker
 from dermascan.training import (
     TrainingConfig,
     TrainingData,
@@ -48,9 +43,16 @@ from dermascan.training import (
     training_fingerprint,
 )
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "Promotion",
+    "evaluate_model",
+    "headline",
+    "judge",
+    "promote_model",
+    "train_examples",
+]
 
-BATCH = 32
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,78 +99,28 @@ def train_examples(
     return train(store, config, data, TrainingKeys(name).prefix, tracker=tracker)
 
 
-def evaluate_model(store: Store, examples: ExampleSet, training: str) -> Evaluation:
-    """Score the test split with the exported model and measure it.
+def judge(  # noqa: PLR0913  # four things a verdict is made of, and two for its surroundings
+    store: Store,
+    training: str,
+    model: str,
+    rules: Path,
+    *,
+    tracking_uri: str | None = None,
+    load: Callable[[Path], Scorer] = load_scorer,
+) -> GateResult:
+    """Ask the gate whether a model may be promoted, and leave report and model card either way.
 
     Args:
         store: the bucket.
-        examples: the examples that the model was trained on.
-        training: fingerprint of the training run.
-    """
-    keys = TrainingKeys(training)
-    done = store.get_if_present(keys.evaluation)
-    if done is not None:
-        logger.info("evaluated already, nothing to do")
-        return Evaluation.model_validate_json(done)
-    with tempfile.TemporaryDirectory() as folder:
-        scorer = load_scorer(_fetch_prefix(store, keys.model, Path(folder) / "model"))
-        scores = pd.concat(_score_split(store, examples, scorer, Path(folder)))
-    table = read_split(store, examples, "test").merge(scores, on="isic_id", validate="1:1")
-    evaluation = evaluate(table, scorer.metadata.threshold, dataset=examples.dataset)
-    sink = io.BytesIO()
-    table.to_parquet(sink, compression="zstd")
-    store.put(keys.scores, sink.getvalue())
-    body = evaluation.model_dump_json(indent=1).encode()
-    store.put(keys.evaluation, body, "application/json")
-    logger.info("%s", headline(evaluation))
-    return evaluation
-
-
-def headline(evaluation: Evaluation) -> str:
-    """Return the figures that matter most in one line."""
-    malignant = evaluation.malignant
-    figures = (
-        ("AUC", malignant.roc_auc.value),
-        ("accuracy malignant/benign", malignant.accuracy.value),
-        ("balanced accuracy, seven classes", evaluation.balanced_accuracy.value),
-        ("sensitivity", malignant.sensitivity.value),
-        ("specificity", malignant.specificity.value),
-    )
-    text = ", ".join(f"{name} {'n/a' if x is None else f'{x:.3f}'}" for name, x in figures)
-    return f"{evaluation.images} test images: {text}"
-
-
-def _score_split(
-    store: Store, examples: ExampleSet, scorer: Scorer, folder: Path
-) -> Iterator[pd.DataFrame]:
-    progress = Progress(logger, "test images", sum(examples.counts["test"].values()))
-    for key in examples.keys("test"):
-        path = folder / "shard.tfrecord.gz"
-        store.get_file(key, path)
-        records = iter(read_records(path))
-        while batch := list(islice(records, BATCH)):
-            yield _score_records(batch, scorer)
-            progress.advance(len(batch))
-
-
-def _score_records(batch: list[Record], scorer: Scorer) -> pd.DataFrame:
-    scores = scorer.score(np.stack([record.image for record in batch]))
-    columns = {f"p_{name}": scores.probabilities[:, i] for i, name in enumerate(LESION_CLASSES)}
-    ids = [record.isic_id for record in batch]
-    return pd.DataFrame({"isic_id": ids, "p_malignant": scores.p_malignant, **columns})
-
-
-def judge(store: Store, training: str, model: str, rules: Path) -> GateResult:
-    """Ask the gate whether a model may be promoted, and leave its report either way.
-
-    Args:
-        store: the bucket.
-        training: fingerprint of the training run.
+        training: fingerprint of the training run; it must have been evaluated.
         model: the model's name, whose champion is compared with.
         rules: the gate's file.
+        tracking_uri: of the MLflow server, None for none.
+        load: makes a scorer of the champion's files; replaced in tests.
 
     Raises:
         GateFailedError: a rule was not met; the message holds the table.
+        IntegrityError: the champion cannot be read.
     """
     keys = TrainingKeys(training)
     candidacy = keys.candidacy(model)
@@ -177,45 +129,47 @@ def judge(store: Store, training: str, model: str, rules: Path) -> GateResult:
         return GateResult.model_validate_json(store.get(candidacy.gate))
     evaluation = Evaluation.model_validate_json(store.get(keys.evaluation))
     current = champion(store, model)
-    result = check(
-        evaluation,
-        _champion_evaluation(store, current) if current else None,
-        load_rules(rules),
-        champion_version=current.version if current else None,
-    )
+    compared = compare_with_champion(store, training, current, load) if current else None
+    result = check(evaluation, compared, load_rules(rules))
     store.put(candidacy.gate, result.model_dump_json(indent=1).encode(), "application/json")
-    report = _report(store, keys, training, evaluation, result)
-    store.put(candidacy.report, report.encode(), "text/html; charset=utf-8")
-    logger.info("report: %s", store.address(candidacy.report))
+    verdict = Verdict(evaluation, result, compared)
+    documents = write_documents(store, training, model, verdict)
+    if tracking_uri:
+        tracker = _tracker(store, tracking_uri, training)
+        _tell_verdict(tracker, verdict, {store.address(key): documents[key] for key in documents})
     logger.info("\n%s", result.table())
     require(result)
     return result
 
 
-def _champion_evaluation(store: Store, current: Champion) -> Evaluation:
-    body = store.get(f"{ModelKeys(current.model).version(current.version)}evaluation.json")
-    return Evaluation.model_validate_json(body)
+def _tracker(store: Store, uri: str, training: str) -> MlflowTracker:
+    """Return the MLflow run that the training made, found by its fingerprint."""
+    dataset = store.get_json(TrainingKeys(training).evaluation)["dataset"]
+    return MlflowTracker(uri, str(dataset), training)
 
 
-def _report(
-    store: Store, keys: TrainingKeys, training: str, evaluation: Evaluation, gate: GateResult
-) -> str:
-    metadata = ModelMetadata.model_validate_json(store.get(keys.model + METADATA_FILE))
-    facts = (
-        ("Training run", training),
-        ("Training data", metadata.dataset_fingerprint),
-        ("Network", str(metadata.network.get("architecture"))),
-        ("Image size", str(metadata.preprocessing.image_size)),
-        ("Operating threshold", f"{metadata.threshold:.3f} (chosen on validation)"),
-        ("Temperature", f"{metadata.temperature:.3f} (fitted on validation)"),
-    )
-    table = pd.read_parquet(io.BytesIO(store.get(keys.scores)))
-    context = ReportContext("Evaluation on held-out lesions", headline(evaluation), facts)
-    taxonomy = Taxonomy(malignant=metadata.malignant_classes)
-    return evaluation_report(evaluation, table, gate, context, taxonomy=taxonomy)
+def _tell_verdict(tracker: Tracker, verdict: Verdict, documents: Mapping[str, bytes]) -> None:
+    """Tell MLflow the figures and the verdict, and where the documents are.
+
+    Args:
+        tracker: of the training's run.
+        verdict: what was found out.
+        documents: their bytes by address; MLflow's own copies can be looked at in its pages.
+    """
+    tracker.log_metrics(run_metrics(verdict.evaluation), 0)
+    tracker.set_tag("dermascan.gate", "passed" if verdict.gate.passed else "failed")
+    with tempfile.TemporaryDirectory() as folder:
+        for address, body in documents.items():
+            path = Path(folder) / address.rsplit("/", 1)[-1]
+            path.write_bytes(body)
+            tracker.log_artifact(path)
+            tracker.set_tag(f"dermascan.{path.name}", address)
+    tracker.finish()
 
 
-def promote_model(store: Store, training: str, model: str, by: str) -> Promotion:
+def promote_model(
+    store: Store, training: str, model: str, by: str, *, tracking_uri: str | None = None
+) -> Promotion:
     """Publish a training run's model as a new version and make it the champion.
 
     The version is claimed once for a training run, and published once, with the verdict of
@@ -227,13 +181,13 @@ def promote_model(store: Store, training: str, model: str, by: str) -> Promotion
         training: fingerprint of the training run; it must have passed the gate.
         model: the model's name.
         by: who or what promotes it.
+        tracking_uri: of the MLflow server, None for none.
 
     Raises:
         GateFailedError: the gate's latest verdict is against it.
         ConflictError: the champion is no longer the one that the gate compared with.
     """
-    keys = TrainingKeys(training)
-    candidacy = keys.candidacy(model)
+    candidacy = TrainingKeys(training).candidacy(model)
     done = store.get_if_present(candidacy.promotion)
     if done is not None:
         promotion = Promotion(**json.loads(done))
@@ -245,14 +199,26 @@ def promote_model(store: Store, training: str, model: str, by: str) -> Promotion
     version = _claimed_version(store, candidacy.version, model, training)
     if not is_published(store, model, version):
         guard(champion(store, model))
-        _publish(store, keys, candidacy, model, version)
+        _publish(store, training, model, version)
     with tempfile.TemporaryDirectory() as folder:
         fetch_version(store, model, version, Path(folder))
     reason = f"training run {training} passed the gate"
     promote(store, model, version, Decision(by, reason, f"training/{training}"), guard)
     promotion = Promotion(model, version, training)
+    if tracking_uri:
+        _tell_promotion(store, tracking_uri, promotion)
     store.put_json(candidacy.promotion, asdict(promotion))
     return promotion
+
+
+def _tell_promotion(store: Store, uri: str, promotion: Promotion) -> None:
+    tracker = _tracker(store, uri, promotion.training)
+    tracker.set_tag("dermascan.version", f"{promotion.model}/{promotion.version}")
+    prefix = ModelKeys(promotion.model).version(promotion.version)
+    for key in TrainingKeys(promotion.training).candidacy(promotion.model).documents:
+        name = Path(key).name
+        tracker.set_tag(f"dermascan.{name}", store.address(prefix + name))
+    tracker.finish()
 
 
 def _require_judged_against(verdict: GateResult, model: str, current: Champion | None) -> None:
@@ -276,19 +242,14 @@ def _claimed_version(store: Store, key: str, model: str, training: str) -> int:
     return int(str(store.get_json(key)["version"]))
 
 
-def _publish(
-    store: Store, keys: TrainingKeys, candidacy: CandidacyKeys, model: str, version: int
-) -> None:
+def _publish(store: Store, training: str, model: str, version: int) -> None:
+    keys = TrainingKeys(training)
+    candidacy = keys.candidacy(model)
     with tempfile.TemporaryDirectory() as name:
-        folder = _fetch_prefix(store, keys.model, Path(name))
+        folder = store.get_folder(keys.model, Path(name))
         for key in (keys.evaluation, candidacy.gate, candidacy.report):
             (folder / Path(key).name).write_bytes(store.get(key))
+        card = make_card(store, training, model, str(version))
+        (folder / Path(candidacy.card_html).name).write_bytes(card.html)
+        (folder / Path(candidacy.card_markdown).name).write_bytes(card.markdown)
         publish_version(store, model, version, folder)
-
-
-def _fetch_prefix(store: Store, prefix: str, folder: Path) -> Path:
-    for found in store.list(prefix):
-        path = folder / found.key.removeprefix(prefix)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        store.get_file(found.key, path)
-    return folder

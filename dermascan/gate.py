@@ -1,6 +1,5 @@
 """The gate: rules that a model's evaluation must meet before the model may be promoted."""
 
-import math
 import operator
 import textwrap
 from enum import StrEnum
@@ -12,7 +11,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from dermascan.errors import GateFailedError, InputError
-from dermascan.evaluation import REQUIRED_COLUMNS, Evaluation, evaluate, figure
+from dermascan.evaluation import (
+    REQUIRED_COLUMNS,
+    Comparison,
+    Estimate,
+    Evaluation,
+    evaluate,
+    figure,
+)
 
 NOT_DEFINED = "not defined on this test set"
 
@@ -31,6 +37,13 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Condition(_Frozen):
+    """What a test set must have for a rule to bind, such as enough malignant images."""
+
+    metric: str
+    at_least: FiniteFloat
+
+
 class FloorRule(_Frozen):
     """A figure that every model must reach; `include/gate.yaml` says what each field means."""
 
@@ -39,15 +52,18 @@ class FloorRule(_Frozen):
     comparison: Literal["at_least", "at_most", "above", "below"]
     threshold: FiniteFloat
     relative_to: str | None = None
+    when: Condition | None = None
     if_undefined: Literal["fail", "pass"] = "fail"
     why: str = Field(min_length=1)
 
 
 class NonInferiorityRule(_Frozen):
-    """A figure, the higher the better, that must stay within `margin` of the champion's."""
+    """A figure of which no loss against the champion may be shown that could exceed `margin`."""
 
     name: str = Field(min_length=1)
-    metric: str
+    metric: Literal[
+        "malignant.roc_auc", "malignant.sensitivity", "balanced_accuracy", "classes.mel.roc_auc"
+    ]
     margin: FiniteFloat = Field(ge=0)
     if_undefined: Literal["fail", "pass"] = "fail"
     why: str = Field(min_length=1)
@@ -61,11 +77,41 @@ class GateRules(_Frozen):
 
 
 class Comparability(StrEnum):
-    """What a champion's evaluation has in common with the candidate's."""
+    """What a comparison of the candidate with the champion is worth.
+
+    `SAME_DATASET` is only read, in verdicts from before the champion was scored on the
+    candidate's test images.
+    """
 
     SAME_IMAGES = "the same test images"
     SAME_DATASET = "other images of the same dataset"
     OTHER_DATASET = "another dataset"
+    OTHER_CLASSES = "other malignant classes"
+
+
+class ChampionComparison(_Frozen):
+    """Candidate and champion on the candidate's test images, both scored there.
+
+    Attributes:
+        version: of the champion.
+        comparability: `SAME_IMAGES` if the comparison may decide.
+        malignant: of malignant against benign lesions.
+        melanoma: of melanoma against the rest, by `p_mel`.
+    """
+
+    version: int
+    comparability: Comparability
+    malignant: Comparison
+    melanoma: Comparison
+
+    def difference(self, rule: NonInferiorityRule) -> Estimate:
+        """Return the candidate's figure minus the champion's."""
+        return {
+            "malignant.roc_auc": self.malignant.difference,
+            "malignant.sensitivity": self.malignant.sensitivity_difference,
+            "balanced_accuracy": self.malignant.balanced_accuracy_difference,
+            "classes.mel.roc_auc": self.melanoma.difference,
+        }[rule.metric]
 
 
 class Outcome(StrEnum):
@@ -80,7 +126,7 @@ class RuleResult(_Frozen):
     """What one rule needed and what it got.
 
     Attributes:
-        value: the figure, None where it is not defined.
+        value: the figure, or its difference from the champion's; None where it is not defined.
         needed, got, why: for people to read.
     """
 
@@ -102,7 +148,7 @@ class GateResult(_Frozen):
     """The outcome of every rule, in the order of the file; survives a JSON round trip.
 
     Attributes:
-        champion: what the champion was evaluated on, None without a champion.
+        champion: what the comparison with the champion is worth, None without a champion.
         champion_version: the champion that the model was judged against, None without one.
     """
 
@@ -120,7 +166,7 @@ class GateResult(_Frozen):
         """Return what the comparison with the champion is worth, in a sentence."""
         if self.champion is None:
             return "There is no champion yet: the floors alone decide."
-        return f"The champion was evaluated on {self.champion.value}{_CONSEQUENCES[self.champion]}."
+        return _COMPARISON_NOTES[self.champion]
 
     def table(self) -> str:
         """Return a plain-text table for logs, failed rules explained below it."""
@@ -138,10 +184,16 @@ class GateResult(_Frozen):
 
 
 _MARKS = {Outcome.PASSED: "pass", Outcome.FAILED: "FAIL", Outcome.SHOWN: "info"}
-_CONSEQUENCES = {
-    Comparability.SAME_IMAGES: "",
-    Comparability.SAME_DATASET: ": margins are widened by what chance explains",
-    Comparability.OTHER_DATASET: ": the comparison is shown and does not decide",
+_COMPARISON_NOTES = {
+    Comparability.SAME_IMAGES: "The champion was scored on the same test images.",
+    Comparability.SAME_DATASET: "The champion was evaluated on other images of the same dataset.",
+    Comparability.OTHER_DATASET: (
+        "The champion was made for another dataset, and some of these test images may have been "
+        "among its training images: the comparison is shown and does not decide."
+    ),
+    Comparability.OTHER_CLASSES: (
+        "The champion calls other classes malignant: the comparison is shown and does not decide."
+    ),
 }
 
 
@@ -165,19 +217,14 @@ def load_rules(path: Path) -> GateRules:
 
 
 def check(
-    evaluation: Evaluation,
-    champion: Evaluation | None,
-    rules: GateRules,
-    champion_version: int | None = None,
+    evaluation: Evaluation, champion: ChampionComparison | None, rules: GateRules
 ) -> GateResult:
-    """Hold an evaluation against the rules and against the champion's evaluation.
+    """Hold an evaluation against the rules, and the candidate against the champion.
 
     Args:
         evaluation: of the candidate.
-        champion: of the present champion, best of all on the candidate's test images; None
-            if there is no champion.
+        champion: the comparison with the present champion, None if there is no champion.
         rules: see `load_rules`.
-        champion_version: of the present champion, for the result to say whom it is about.
 
     Raises:
         InputError: a rule names a figure that no evaluation has.
@@ -185,10 +232,11 @@ def check(
     floors = tuple(_check_floor(evaluation, rule) for rule in rules.rules)
     if champion is None:
         return GateResult(results=floors)
-    common = comparability(evaluation, champion)
-    comparisons = (_check_champion(evaluation, champion, r, common) for r in rules.non_inferiority)
+    comparisons = (_check_champion(champion, rule) for rule in rules.non_inferiority)
     return GateResult(
-        results=(*floors, *comparisons), champion=common, champion_version=champion_version
+        results=(*floors, *comparisons),
+        champion=champion.comparability,
+        champion_version=champion.version,
     )
 
 
@@ -202,23 +250,22 @@ def require(result: GateResult) -> None:
         raise GateFailedError(f"The model did not earn its promotion.\n{result.table()}")
 
 
-def comparability(evaluation: Evaluation, champion: Evaluation) -> Comparability:
-    """Tell what two evaluations have in common; datasets without a name count as the same."""
-    if evaluation.test_set == champion.test_set:
-        return Comparability.SAME_IMAGES
-    if evaluation.dataset == champion.dataset:
-        return Comparability.SAME_DATASET
-    return Comparability.OTHER_DATASET
-
-
 def _check_floor(evaluation: Evaluation, rule: FloorRule) -> RuleResult:
     value = figure(evaluation, rule.metric)
     base = figure(evaluation, rule.relative_to) if rule.relative_to else 0.0
-    needed = _needed(rule, base)
+    needed, got = _needed(rule, base), _got(value)
+    if rule.when and not _holds(evaluation, rule.when):
+        condition = f"{rule.when.metric} is at least {_number(rule.when.at_least)}"
+        return _result(rule, value, f"{needed}, where {condition}", got, Outcome.SHOWN)
     if value is None or base is None:
-        return _result(rule, value, needed, _if_undefined(rule))
+        return _result(rule, value, needed, got, _if_undefined(rule))
     met = _COMPARISONS[rule.comparison](value, round(base + rule.threshold, _DECIMALS))
-    return _result(rule, value, needed, Outcome.PASSED if met else Outcome.FAILED)
+    return _result(rule, value, needed, got, _outcome(met))
+
+
+def _holds(evaluation: Evaluation, condition: Condition) -> bool:
+    value = figure(evaluation, condition.metric)
+    return value is not None and value >= condition.at_least
 
 
 def _needed(rule: FloorRule, base: float | None) -> str:
@@ -231,43 +278,54 @@ def _needed(rule: FloorRule, base: float | None) -> str:
     return f"{words} {bound} ({rule.relative_to} {_number(base)} {rule.threshold:+g})"
 
 
-def _check_champion(
-    evaluation: Evaluation, champion: Evaluation, rule: NonInferiorityRule, common: Comparability
-) -> RuleResult:
-    value, reference = figure(evaluation, rule.metric), figure(champion, rule.metric)
-    if reference is None:
-        return _result(rule, value, "nothing: the champion has no such figure", Outcome.SHOWN)
-    allowed = rule.margin
-    if common is not Comparability.SAME_IMAGES:
-        allowed += _chance(evaluation, champion, rule.metric)
-    bound = round(reference - allowed, _DECIMALS)
-    needed = f"at least {_number(bound)} (champion {_number(reference)} {-allowed:+.3f})"
-    if common is Comparability.OTHER_DATASET:
-        return _result(rule, value, needed, Outcome.SHOWN)
-    if value is None:
-        return _result(rule, value, needed, _if_undefined(rule))
-    return _result(rule, value, needed, Outcome.PASSED if value >= bound else Outcome.FAILED)
+def _check_champion(champion: ChampionComparison, rule: NonInferiorityRule) -> RuleResult:
+    difference = champion.difference(rule)
+    needed = f"loss below {rule.margin:g}, or not beyond chance"
+    got = _got_against_champion(difference)
+    if champion.comparability is not Comparability.SAME_IMAGES:
+        return _result(rule, difference.value, needed, got, Outcome.SHOWN)
+    if difference.value is None:
+        return _result(rule, None, needed, got, _if_undefined(rule))
+    met = _is_non_inferior(difference, rule.margin)
+    return _result(rule, difference.value, needed, got, _outcome(met))
 
 
-def _chance(evaluation: Evaluation, champion: Evaluation, metric: str) -> float:
-    """Return the half width of the 95 % interval of a difference of independent figures."""
-    return math.hypot(_half_width(evaluation, metric), _half_width(champion, metric))
+def _is_non_inferior(difference: Estimate, margin: float) -> bool:
+    """Tell whether a loss is below the margin, or none is shown; see `include/gate.yaml`.
+
+    A difference without an interval, such as that of a model from itself, stands for both ends.
+    """
+    low = difference.value if difference.low is None else difference.low
+    high = difference.value if difference.high is None else difference.high
+    return low is not None and high is not None and (low >= -margin or high >= 0)
 
 
-def _half_width(evaluation: Evaluation, metric: str) -> float:
-    try:
-        low, high = (figure(evaluation, f"{metric}.{end}") for end in ("low", "high"))
-    except InputError:  # a figure without an interval
-        return 0.0
-    return 0.0 if low is None or high is None else (high - low) / 2
+def _got(value: float | None) -> str:
+    return NOT_DEFINED if value is None else _number(value)
+
+
+def _got_against_champion(difference: Estimate) -> str:
+    if difference.value is None:
+        return NOT_DEFINED
+    if difference.low is None or difference.high is None:
+        return f"{difference.value:+.4f}"
+    return f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+
+
+def _outcome(met: bool) -> Outcome:
+    return Outcome.PASSED if met else Outcome.FAILED
 
 
 def _if_undefined(rule: FloorRule | NonInferiorityRule) -> Outcome:
-    return Outcome.PASSED if rule.if_undefined == "pass" else Outcome.FAILED
+    return _outcome(rule.if_undefined == "pass")
 
 
 def _result(
-    rule: FloorRule | NonInferiorityRule, value: float | None, needed: str, outcome: Outcome
+    rule: FloorRule | NonInferiorityRule,
+    value: float | None,
+    needed: str,
+    got: str,
+    outcome: Outcome,
 ) -> RuleResult:
     return RuleResult(
         name=rule.name,
@@ -275,7 +333,7 @@ def _result(
         outcome=outcome,
         value=value,
         needed=needed,
-        got=NOT_DEFINED if value is None else _number(value),
+        got=got,
         why=rule.why,
     )
 
@@ -313,7 +371,7 @@ def _check_metrics(path: Path, rules: GateRules) -> None:
     nothing = evaluate(pd.DataFrame(columns=list(REQUIRED_COLUMNS)), 0.5, dataset="")
     used = [(rule.name, rule.metric) for rule in rules.rules]
     used += [(rule.name, rule.relative_to) for rule in rules.rules if rule.relative_to]
-    used += [(rule.name, rule.metric) for rule in rules.non_inferiority]
+    used += [(rule.name, rule.when.metric) for rule in rules.rules if rule.when]
     for name, metric in used:
         try:
             figure(nothing, metric)

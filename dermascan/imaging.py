@@ -48,6 +48,7 @@ __all__ = [
     "image_format",
     "measure",
     "prepare",
+    "small_jpeg",
     "thumbnail",
 ]
 
@@ -231,7 +232,16 @@ def thumbnail(data: bytes, side: int = THUMBNAIL_SIDE) -> bytes:
     Raises:
         ImageRefusedError: the bytes are not acceptable.
     """
-    image = decode(data)
+    return small_jpeg(decode(data), side)
+
+
+def small_jpeg(image: NDArray[np.uint8], side: int) -> bytes:
+    """Encode an image for people to look at.
+
+    Args:
+        image: uint8 RGB, (height, width, 3).
+        side: most pixels of the longer side; a smaller image keeps its size.
+    """
     scale = min(1.0, side / max(image.shape[:2]))
     height, width = (max(1, round(length * scale)) for length in image.shape[:2])
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -105,8 +105,12 @@ class TrainingKeys:
     def __init__(self, fingerprint: str) -> None:
         self.prefix = f"training/{fingerprint}/"
         self.model = f"{self.prefix}model/"
+        self.history = f"{self.prefix}history.json"
         self.done = f"{self.prefix}DONE.json"
         self.scores = f"{self.prefix}evaluation/scores.parquet"
+        self.validation_scores = f"{self.prefix}evaluation/validation.parquet"
+        self.gallery = f"{self.prefix}evaluation/gallery.parquet"
+        self.examples = f"{self.prefix}evaluation/examples.json"
         self.evaluation = f"{self.prefix}evaluation/evaluation.json"
 
     def candidacy(self, model: str) -> "CandidacyKeys":
@@ -118,10 +122,22 @@ class CandidacyKeys:
     """Keys of what became of one training run as a candidate for one named model."""
 
     def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
         self.gate = f"{prefix}gate.json"
         self.report = f"{prefix}report.html"
+        self.card_html = f"{prefix}card.html"
+        self.card_markdown = f"{prefix}card.md"
         self.version = f"{prefix}version.json"
         self.promotion = f"{prefix}promotion.json"
+
+    @property
+    def documents(self) -> tuple[str, ...]:
+        """Return the keys of what people read, published with the version."""
+        return (self.report, self.card_html, self.card_markdown)
+
+    def comparison(self, champion: int) -> str:
+        """Return the key of the comparison with one version of the model."""
+        return f"{self._prefix}comparison-{champion}.json"
 
 
 class ModelKeys:

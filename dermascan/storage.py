@@ -166,6 +166,14 @@ class Store:
                 file.write(chunk)
         return digest.hexdigest()
 
+    def get_folder(self, prefix: str, folder: Path) -> Path:
+        """Write all objects under a prefix to files of the same relative paths; return `folder`."""
+        for found in self.list(prefix):
+            path = folder / found.key.removeprefix(prefix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.get_file(found.key, path)
+        return folder
+
     def head(self, key: str) -> ObjectInfo | None:
         """Return what is known of an object without reading it, None when it is not there."""
         try:

@@ -6,7 +6,7 @@ Everything that is needed to go on after a kill is in object storage after each 
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -17,30 +17,32 @@ from pydantic import BaseModel, ConfigDict
 
 from dermascan.batches import Shards
 from dermascan.calibration import (
+    Calibration,
     OperatingPoint,
+    apply,
     choose_threshold,
-    cross_entropy,
-    fit_temperature,
-    roc_auc,
-    softmax,
+    class_offsets,
+    fit_calibration,
 )
 from dermascan.checkpoints import Checkpoints
+from dermascan.ensemble import averaged_logits
 from dermascan.errors import InputError
 from dermascan.fingerprint import Plain, canonical_json, fingerprint
-from dermascan.imaging import Preprocessing
-from dermascan.learner import (
-    WARM_START_IMAGES,
-    Learner,
-    TrainingConfig,
-    predict_logits,
-    read_labels,
+from dermascan.fitting import (
+    EpochRecord,
+    Fitting,
+    FittingJob,
+    ValidationFigures,
+    best_epoch,
+    validation_figures,
 )
-from dermascan.network import IMAGENET, NetworkSpec
-from dermascan.pretrained import WEIGHTS_LICENCE, WEIGHTS_PACKAGE
-from dermascan.progress import Progress, format_seconds
+from dermascan.imaging import Preprocessing
+from dermascan.learner import TrainingConfig, predict_logits, read_labels
+from dermascan.network import NetworkSpec
+from dermascan.pretrained import WEIGHTS_LICENCE, InitialWeights, weights_package
 from dermascan.savedmodel import ModelMetadata, export
 from dermascan.storage import Store, concurrently
-from dermascan.taxonomy import LESION_CLASSES, Taxonomy
+from dermascan.taxonomy import LESION_CLASSES
 from dermascan.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -58,8 +60,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-RECIPE_VERSION = 1  # raise when equal settings no longer give an equal model
-_SECONDS_BETWEEN_LINES = 15.0
+RECIPE_VERSION = 2  # raise when equal settings no longer give an equal model
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class TrainingData:
         dataset_fingerprint: names the manifest that the shards come from.
         preprocessing: with which the images in the shards were made.
         licences: of the images.
+        dataset: its name, for people.
     """
 
     train_keys: tuple[str, ...]
@@ -81,6 +83,7 @@ class TrainingData:
     dataset_fingerprint: str
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     licences: tuple[str, ...] = ()
+    dataset: str | None = None
 
     def __post_init__(self) -> None:
         if not self.train_keys or not self.val_keys or sum(self.class_counts) == 0:
@@ -101,45 +104,6 @@ class TrainingData:
         return cast("dict[str, Plain]", plain)
 
 
-class ValidationFigures(BaseModel):
-    """How good a network is on validation, before calibration.
-
-    Attributes:
-        val_loss: mean negative log-likelihood on validation, nats, plain.
-        val_accuracy: share of validation images whose class is right.
-        val_balanced_accuracy: mean of the shares by class.
-        val_malignant_auc: area under the ROC curve of `p_malignant`; None if undefined.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    val_loss: float
-    val_accuracy: float
-    val_balanced_accuracy: float
-    val_malignant_auc: float | None
-
-
-class EpochRecord(ValidationFigures):
-    """What an epoch did. Epoch 0 is the state before fine-tuning.
-
-    Attributes:
-        epoch: its number.
-        seconds: it took, validation included.
-        images_per_second: in training steps; None for epoch 0.
-        loss: mean training loss with class weights and label smoothing; None for epoch 0.
-    """
-
-    epoch: int
-    seconds: float
-    images_per_second: float | None
-    loss: float | None
-
-    def metrics(self) -> dict[str, float]:
-        """Return the figures that are defined, by name."""
-        values = self.model_dump(exclude={"epoch"})
-        return {name: value for name, value in values.items() if value is not None}
-
-
 class TrainingSummary(BaseModel):
     """What a finished training left.
 
@@ -151,7 +115,8 @@ class TrainingSummary(BaseModel):
         val_images: chosen by.
         parameters: numbers in the network.
         seconds: of this training, all attempts together.
-        best: the epoch whose weights the model has.
+        best: of each network, the epoch whose weights the model has.
+        validation: figures of the model as a whole, calibrated.
         temperature: of the calibration.
         threshold: `p_malignant` from which an image is called malignant.
         sensitivity: at the threshold on validation; None if undefined.
@@ -167,7 +132,8 @@ class TrainingSummary(BaseModel):
     val_images: int
     parameters: int
     seconds: float
-    best: EpochRecord
+    best: tuple[EpochRecord, ...]
+    validation: ValidationFigures
     temperature: float
     threshold: float
     sensitivity: float | None
@@ -216,8 +182,7 @@ def train(  # noqa: PLR0913  # four things a training is made of, and two for it
         return TrainingSummary.model_validate_json(done)
     with tempfile.TemporaryDirectory() as folder:
         run = _Run(_Job(store, config, data, prefix, tracker, clock), Path(folder))
-        run.fit()
-        return run.publish()
+        return run.publish(run.fit())
 
 
 @dataclass(frozen=True)
@@ -240,10 +205,8 @@ class _Run:
         self._store, self._config, self._data, self._prefix = store, config, data, prefix
         self._tracker, self._clock, self._folder = job.tracker, job.clock, folder
         self._name = training_fingerprint(config, data)
-        self._checkpoints = Checkpoints(store, f"{prefix}checkpoints/", self._name)
         self._train_shards = self._fetch("train", data.train_keys)
         self._val_shards = self._fetch("val", data.val_keys)
-        self._learner = Learner(config, self._train_shards, data.class_counts)
         self._labels = read_labels(self._val_shards)
         self._history: list[EpochRecord] = []
 
@@ -258,114 +221,120 @@ class _Run:
         size = self._data.preprocessing.image_size
         return Shards(tuple(paths), size, self._config.batch_size)
 
-    def fit(self) -> None:
-        """Do the epochs that are still to do."""
-        self._resume()
+    def fit(self) -> "list[keras.Model]":
+        """Do the epochs that are still to do, of one network after the other."""
         self._tell(lambda tracker: tracker.log_params(self._config.as_plain()))
-        for epoch in range(len(self._history), self._config.epochs + 1):
-            record = self._epoch(epoch)
-            self._history.append(record)
-            best = best_epoch(self._history).epoch
-            notes = {"history": [r.model_dump() for r in self._history]}
-            self._checkpoints.save(epoch, self._learner.state(), notes, best)
-            logger.info("%s", self._line(record))
-            metrics = record.metrics()
-            self._tell(lambda t, m=metrics, e=epoch: t.log_metrics(m, e))  # type: ignore[misc]  # defaults bind the loop variables
+        return [self._fit(member) for member in range(self._config.members)]
 
-    def _resume(self) -> None:
-        latest = self._checkpoints.latest()
-        if latest is None:
-            return
-        epoch, notes = latest
-        self._learner.restore(self._checkpoints.load(epoch))
-        rows = cast("list[Mapping[str, Plain]]", notes["history"])
-        self._history = [EpochRecord.model_validate(row) for row in rows]
-        logger.info("going on after epoch %d of %d", epoch, self._config.epochs)
-
-    def _epoch(self, epoch: int) -> EpochRecord:
-        started = self._clock()
-        last = self._config.epochs
-        what = f"images of epoch {epoch}/{last}" if epoch else "images for the warm start"
-        images = self._learner.images_per_epoch
-        if epoch == 0:
-            images = min(images, WARM_START_IMAGES)
-        progress = Progress(logger, what, images, _SECONDS_BETWEEN_LINES, self._clock)
-        loss, rate = None, None
-        if epoch == 0:
-            self._learner.warm_start(progress.advance)
-        else:
-            loss = self._learner.train_epoch(epoch, progress.advance)
-            rate = progress.done / max(self._clock() - started, 1e-9)
-        with self._learner.averaged() as network:
-            logits = predict_logits(network, self._val_shards)
-        figures = _figures(logits, self._labels, self._config.taxonomy)
-        seconds = self._clock() - started
-        return EpochRecord(
-            epoch=epoch, seconds=seconds, images_per_second=rate, loss=loss, **figures.model_dump()
+    def _fit(self, member: int) -> "keras.Model":
+        prefix = f"{self._prefix}checkpoints/network-{member:02d}/"
+        job = FittingJob(
+            member=member,
+            config=self._config,
+            train_shards=self._train_shards,
+            val_shards=self._val_shards,
+            val_labels=self._labels,
+            class_counts=self._data.class_counts,
+            checkpoints=Checkpoints(self._store, prefix, self._name),
+            told=self._log_metrics,
+            fetch=self._fetch_weights,
+            clock=self._clock,
         )
+        fitting = Fitting(job)
+        network = fitting.fit()
+        self._history += fitting.history
+        return network
 
-    def _line(self, record: EpochRecord) -> str:
-        last = self._config.epochs
-        parts = [f"epoch {record.epoch}/{last}"]
-        if record.loss is not None and record.images_per_second is not None:
-            parts.append(f"{record.images_per_second:.1f} images/s, loss {record.loss:.4f}")
-        parts.append(f"val loss {record.val_loss:.4f}, val accuracy {record.val_accuracy:.3f}")
-        auc = record.val_malignant_auc
-        parts.append(f"val malignant AUC {'n/a' if auc is None else f'{auc:.4f}'}")
-        parts.append(f"took {format_seconds(record.seconds)}")
-        if 0 < record.epoch < last:
-            parts.append(f"{format_seconds(record.seconds * (last - record.epoch))} left")
-        return ", ".join(parts)
+    def _fetch_weights(self, key: str) -> Path:
+        path = self._folder / Path(key).name
+        self._store.get_file(key, path)
+        return path
 
-    def publish(self) -> TrainingSummary:
-        """Calibrate the best epoch on validation and leave the results."""
-        best = best_epoch(self._history)
-        if best.epoch != self._history[-1].epoch:
-            self._learner.restore(self._checkpoints.load(best.epoch))
-        with self._learner.averaged() as network:
-            logits = predict_logits(network, self._val_shards)
-            temperature = fit_temperature(logits, self._labels)
-            malignant = np.isin(self._labels, self._config.taxonomy.malignant_indices())
-            scores = _p_malignant(logits, self._config.taxonomy, temperature)
-            point = choose_threshold(scores, malignant)
-            self._export(network, temperature, point)
-        summary = self._summary(best, temperature, point)
+    def _log_metrics(self, record: EpochRecord) -> None:
+        start = f"network_{record.member}/" if self._config.members > 1 else ""
+        metrics = {start + name: value for name, value in record.metrics().items()}
+        self._tell(lambda tracker: tracker.log_metrics(metrics, record.epoch))
+
+    def publish(self, networks: "Sequence[keras.Model]") -> TrainingSummary:
+        """Calibrate the networks together on validation and leave the results."""
+        config, malignant = self._config, self._config.taxonomy.malignant_indices()
+        logits = self._validation_logits(networks)
+        offsets = class_offsets(self._data.class_counts, config.class_offset_power, malignant)
+        calibration = fit_calibration(
+            logits, self._labels, malignant, class_offsets=offsets, platt=config.calibrate_malignant
+        )
+        probabilities = apply(logits, calibration, malignant)
+        point = choose_threshold(
+            probabilities[:, list(malignant)].sum(axis=1),
+            np.isin(self._labels, malignant),
+            specificity=config.operating_specificity,
+        )
+        self._export(networks, calibration, point)
+        figures = validation_figures(np.log(probabilities), self._labels, config.taxonomy)
+        summary = self._summary(networks, figures, calibration, point)
         self._leave(summary)
         return summary
 
-    def _export(self, network: "keras.Model", temperature: float, point: OperatingPoint) -> None:
-        data, spec = self._data, self._config.network
-        licences = {"training data": ", ".join(data.licences) or "not recorded"}
-        if spec.weights == IMAGENET:
-            licences["initial weights"] = f"{WEIGHTS_LICENCE} ({WEIGHTS_PACKAGE})"
-        metadata = ModelMetadata(
-            malignant_classes=self._config.taxonomy.malignant,
-            threshold=point.threshold,
-            temperature=temperature,
-            preprocessing=data.preprocessing.as_plain(),
-            dataset_fingerprint=data.dataset_fingerprint,
-            training_fingerprint=self._name,
-            network=spec.as_plain(),
-            licences=licences,
-        )
+    def _validation_logits(self, networks: "Sequence[keras.Model]") -> NDArray[np.float32]:
+        model = averaged_logits(networks, self._config.views)
+        return predict_logits(model, self._val_shards)
+
+    def _export(
+        self,
+        networks: "Sequence[keras.Model]",
+        calibration: Calibration,
+        point: OperatingPoint,
+    ) -> None:
+        metadata = self._metadata(calibration, point)
         folder = self._folder / "model"
-        export(network, metadata, folder)
+        export(networks, metadata, folder)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             self._store.put_file(f"{self._model_prefix}{path.relative_to(folder)}", path)
 
+    def _metadata(self, calibration: Calibration, point: OperatingPoint) -> ModelMetadata:
+        data, spec = self._data, self._config.network
+        licences = {"training data": ", ".join(data.licences) or "not recorded"}
+        if spec.weights == InitialWeights.PACKAGED:
+            package = weights_package(spec.architecture)
+            licences["initial weights"] = f"{WEIGHTS_LICENCE} ({package})"
+        return ModelMetadata(
+            malignant_classes=self._config.taxonomy.malignant,
+            threshold=point.threshold,
+            threshold_choice=_threshold_choice(self._config.operating_specificity),
+            calibration=calibration,
+            views=self._config.views,
+            preprocessing=data.preprocessing,
+            dataset=data.dataset,
+            dataset_fingerprint=data.dataset_fingerprint,
+            class_counts=dict(zip(LESION_CLASSES, data.class_counts, strict=True)),
+            training_fingerprint=self._name,
+            network=spec.as_plain(),
+            initial_weights=spec.weights,
+            licences=licences,
+        )
+
     def _summary(
-        self, best: EpochRecord, temperature: float, point: OperatingPoint
+        self,
+        networks: "Sequence[keras.Model]",
+        figures: ValidationFigures,
+        calibration: Calibration,
+        point: OperatingPoint,
     ) -> TrainingSummary:
+        bests = [
+            best_epoch([record for record in self._history if record.member == member])
+            for member in range(self._config.members)
+        ]
         return TrainingSummary(
             fingerprint=self._name,
             model_prefix=self._model_prefix,
             history_key=f"{self._prefix}history.json",
             train_images=self._data.images,
             val_images=len(self._labels),
-            parameters=self._learner.network.count_params(),
+            parameters=sum(network.count_params() for network in networks),
             seconds=sum(record.seconds for record in self._history),
-            best=best,
-            temperature=temperature,
+            best=tuple(bests),
+            validation=figures,
+            temperature=calibration.temperature,
             threshold=point.threshold,
             sensitivity=point.sensitivity,
             specificity=point.specificity,
@@ -382,8 +351,8 @@ class _Run:
         self._tell(lambda tracker: tracker.set_tag("dermascan.model", address))
         self._tell(lambda tracker: tracker.finish())
         logger.info(
-            "trained: epoch %d is best, temperature %.3f, threshold %.4f, model under %s",
-            summary.best.epoch,
+            "trained: best epochs %s, temperature %.3f, threshold %.4f, model under %s",
+            ", ".join(str(record.epoch) for record in summary.best),
             summary.temperature,
             summary.threshold,
             address,
@@ -398,37 +367,7 @@ class _Run:
             message(self._tracker)
 
 
-def best_epoch(history: Sequence[EpochRecord]) -> EpochRecord:
-    """Return the epoch with the highest malignant AUC; of equal ones the first.
-
-    Where that is undefined, because validation holds no malignant or no benign image, the epoch
-    with the lowest validation loss.
-    """
-
-    def rank(record: EpochRecord) -> float:
-        auc = record.val_malignant_auc
-        return -record.val_loss if auc is None else auc
-
-    return max(history, key=rank)
-
-
-def _figures(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], taxonomy: Taxonomy
-) -> ValidationFigures:
-    right = logits.argmax(axis=1) == labels
-    by_class = [right[labels == label].mean() for label in np.unique(labels)]
-    malignant = np.isin(labels, taxonomy.malignant_indices())
-    return ValidationFigures(
-        val_loss=cross_entropy(logits, labels),
-        val_accuracy=float(right.mean()),
-        val_balanced_accuracy=float(np.mean(by_class)),
-        val_malignant_auc=roc_auc(_p_malignant(logits, taxonomy), malignant),
-    )
-
-
-def _p_malignant(
-    logits: NDArray[np.float32], taxonomy: Taxonomy, temperature: float = 1.0
-) -> NDArray[np.float64]:
-    columns = list(taxonomy.malignant_indices())
-    result: NDArray[np.float64] = softmax(logits, temperature)[:, columns].sum(axis=1)
-    return result
+def _threshold_choice(specificity: float | None) -> str:
+    if specificity is None:
+        return "highest sum of sensitivity and specificity on validation images"
+    return f"lowest with a specificity of {specificity:.0%} on validation images"

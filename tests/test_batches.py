@@ -3,17 +3,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dermascan.batches import (
-    Augmentation,
-    Shards,
-    augment,
-    ordered_batches,
-    training_batches,
-)
+from dermascan.augmentation import Augmentation
+from dermascan.batches import Shards, ordered_batches, training_batches
 from dermascan.imaging import ImageSize
 from dermascan.records import Record, write_records
-
-STILL = Augmentation(zoom=0, shift=0, brightness=0, contrast=0, saturation=0, tint=0)
 
 
 def images_of(count, height, width, seed=0):
@@ -73,40 +66,3 @@ def test_training_batches_with_augmentation_are_a_function_of_seed_and_epoch(sha
 
     np.testing.assert_array_equal(stream(3, 2), stream(3, 2))
     assert not np.array_equal(stream(3, 2), stream(3, 1))
-
-
-@pytest.mark.parametrize(("height", "width", "positions"), [(8, 12, 4), (8, 8, 8)])
-def test_augment_without_strengths_mirrors_and_turns_only(height, width, positions):
-    image = images_of(1, height, width)[0].astype(np.float32)
-    mirrored = [image, image[::-1], image[:, ::-1], image[::-1, ::-1]]
-    turned = [view.transpose(1, 0, 2) for view in mirrored] if height == width else []
-
-    changed = augment(np.stack([image] * 200), STILL, (1, 2)).numpy()
-
-    found = {
-        next(i for i, view in enumerate(mirrored + turned) if np.allclose(view, one, atol=0.01))
-        for one in changed
-    }
-    assert len(found) == positions
-
-
-def test_augment_changes_each_image_within_the_range_of_pixels():
-    images = images_of(16, 12, 16).astype(np.float32)
-
-    changed = augment(images, Augmentation(), (4, 5)).numpy()
-
-    assert changed.shape == images.shape
-    assert changed.min() >= 0
-    assert changed.max() <= 255
-    assert not np.isclose(changed, images).all(axis=(1, 2, 3)).any()
-
-
-def test_augment_of_brightness_alone_multiplies_the_image_by_one_factor_in_its_range():
-    images = np.full((50, 8, 8, 3), 100, np.float32)
-    brighter = Augmentation(0, 0, brightness=0.3, contrast=0, saturation=0, tint=0)
-
-    changed = augment(images, brighter, (0, 0)).numpy()
-
-    assert np.ptp(changed, axis=(1, 2, 3)).max() < 1e-3
-    assert 70 <= changed.min() < 80
-    assert 120 < changed.max() <= 130

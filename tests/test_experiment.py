@@ -1,16 +1,24 @@
 """What becomes of a trained model; the models are dummies, so that no TensorFlow is needed."""
 
 import io
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 
-from dermascan.errors import ConflictError, GateFailedError
+from dermascan import experiment
+from dermascan.errors import ConflictError, GateFailedError, IntegrityError
 from dermascan.evaluation import CLASS_COLUMNS, evaluate
-from dermascan.experiment import judge, promote_model
-from dermascan.gate import GateResult
+from dermascan.experiment import promote_model
+from dermascan.fingerprint import sha256_hex
+from dermascan.gate import Comparability, GateResult
+from dermascan.head_to_head import compare_with_champion
 from dermascan.imaging import ImageSize, Preprocessing
-from dermascan.layout import ModelKeys, TrainingKeys
+from dermascan.layout import DatasetKeys, ModelKeys, TrainingKeys
 from dermascan.registry import (
     Decision,
     champion,
@@ -20,7 +28,7 @@ from dermascan.registry import (
     promote,
     rollback,
 )
-from dermascan.savedmodel import METADATA_FILE, ModelMetadata
+from dermascan.savedmodel import METADATA_FILE, ModelMetadata, Scores, read_metadata
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
 
@@ -32,7 +40,17 @@ rules:
     comparison: at_least
     threshold: 1
     why: the test wants any model to pass
+non_inferiority:
+  - name: separation, against the champion
+    metric: malignant.roc_auc
+    margin: 0.01
+    why: the test wants no model to pass that is worse
 """
+SIZE = ImageSize(48, 64)
+LESIONS = tuple(
+    (f"ISIC_{i:07d}", f"IL_{i:07d}", name, i % len(LESION_CLASSES))
+    for i, name in enumerate(LESION_CLASSES * 3)
+)
 
 
 class Killed(BaseException):
@@ -46,37 +64,91 @@ def rules(tmp_path):
     return path
 
 
-def scored_lesions() -> pd.DataFrame:
+@dataclass
+class DummyScorer:
+    """Tell the class of an image by how bright it is; `blind` tells nevi only."""
+
+    metadata: ModelMetadata
+    blind: bool
+
+    @classmethod
+    def load(cls, folder: Path) -> "DummyScorer":
+        return cls(read_metadata(folder), b"blind" in (folder / "saved_model.pb").read_bytes())
+
+    def score(self, images):
+        size = self.metadata.preprocessing.image_size
+        assert images.shape[1:] == (size.height, size.width, 3)
+        labels = np.rint(images.mean(axis=(1, 2, 3)) / 30).astype(int)
+        labels = np.full_like(labels, LESION_CLASSES.index("nv")) if self.blind else labels
+        probabilities = np.full((len(images), 7), 0.02, np.float32)
+        probabilities[np.arange(len(images)), labels] = 0.88
+        risk = probabilities[:, list(self.metadata.malignant_indices())].sum(axis=1)
+        return Scores(probabilities, risk, np.zeros((len(images), 1), np.float32))
+
+
+judge = partial(experiment.judge, load=DummyScorer.load)
+
+
+def put_images(store: Store, dataset: str = "made-up") -> pd.DataFrame:
+    """Store an image of each lesion, as bright as its class is late in the alphabet."""
     rows = []
-    for i, name in enumerate(LESION_CLASSES * 2):
-        scores = dict.fromkeys(CLASS_COLUMNS, 0.02) | {f"p_{name}": 0.88}
-        risk = sum(scores[f"p_{each}"] for each in ("mel", "bcc", "akiec"))
-        identity = {"isic_id": f"ISIC_{i:07d}", "lesion_id": f"IL_{i:07d}", "lesion_class": name}
-        rows.append({**identity, **scores, "p_malignant": risk})
-    return pd.DataFrame(rows)
+    for isic_id, lesion_id, name, label in LESIONS:
+        _, data = cv2.imencode(".png", np.full((60, 80, 3), 30 * label, np.uint8))
+        key = DatasetKeys(dataset).image(isic_id, "png")
+        store.put(key, data.tobytes())
+        rows.append((isic_id, key, sha256_hex(data.tobytes()), lesion_id, name))
+    return pd.DataFrame(rows, columns=["isic_id", "key", "sha256", "lesion_id", "lesion_class"])
 
 
-def put_trained(store: Store, training: str) -> None:
+def scored(table: pd.DataFrame) -> pd.DataFrame:
+    """Score every image rightly."""
+    names = table["lesion_class"].to_numpy()
+    columns = {
+        column: np.where(names == column.removeprefix("p_"), 0.88, 0.02) for column in CLASS_COLUMNS
+    }
+    risk = columns["p_mel"] + columns["p_bcc"] + columns["p_akiec"]
+    return table.assign(**columns, p_malignant=risk)
+
+
+def put_scores(store: Store, training: str, *, blind: bool = False) -> None:
+    """Leave the scores and the evaluation of a training run whose model is there."""
+    keys = TrainingKeys(training)
+    old = pd.read_parquet(io.BytesIO(store.get(keys.scores)))
+    table = old[["isic_id", "key", "sha256", "lesion_id", "lesion_class"]]
+    certain = scored(table.assign(lesion_class="nv") if blind else table)
+    put_table(store, training, certain.assign(lesion_class=table["lesion_class"]))
+
+
+def put_table(store: Store, training: str, table: pd.DataFrame, dataset: str = "made-up") -> None:
+    keys = TrainingKeys(training)
+    sink = io.BytesIO()
+    table.to_parquet(sink)
+    store.put(keys.scores, sink.getvalue())
+    evaluation = evaluate(table, 0.5, dataset=dataset, resamples=50)
+    store.put(keys.evaluation, evaluation.model_dump_json().encode())
+
+
+def put_trained(
+    store: Store,
+    training: str,
+    size: ImageSize = SIZE,
+    dataset: str = "made-up",
+    malignant: tuple[str, ...] = ("mel", "bcc", "akiec"),
+) -> None:
     """Leave what `train` and `evaluate` leave."""
     keys = TrainingKeys(training)
     metadata = ModelMetadata(
-        malignant_classes=("mel", "bcc", "akiec"),
+        malignant_classes=malignant,
         threshold=0.5,
-        temperature=1.0,
-        preprocessing=Preprocessing(ImageSize(48, 64)).as_plain(),
+        preprocessing=Preprocessing(size),
         dataset_fingerprint="d" * 24,
         training_fingerprint=training,
         network={"architecture": "none"},
         licences={},
     )
-    store.put(keys.model + METADATA_FILE, metadata.model_dump_json(by_alias=True).encode())
+    store.put(keys.model + METADATA_FILE, metadata.model_dump_json().encode())
     store.put(f"{keys.model}saved_model.pb", training.encode())
-    table = scored_lesions()
-    sink = io.BytesIO()
-    table.to_parquet(sink)
-    store.put(keys.scores, sink.getvalue())
-    evaluation = evaluate(table, 0.5, dataset="made-up")
-    store.put(keys.evaluation, evaluation.model_dump_json().encode())
+    put_table(store, training, scored(put_images(store, dataset)), dataset)
 
 
 @pytest.fixture
@@ -214,3 +286,152 @@ def test_promote_model_when_the_gate_was_not_passed_is_refused(candidates, rules
     with pytest.raises(GateFailedError, match="enough images"):
         promote_model(store, "first", MODEL, "run")
     assert list_versions(store, MODEL) == []
+
+
+@pytest.fixture
+def champion_first(candidates):
+    """`first` is champion, and `blind` a candidate that is worse."""
+    store = candidates
+    promote_model(store, "first", MODEL, "run")
+    put_trained(store, "blind")
+    return store
+
+
+def present_champion(store: Store):
+    current = champion(store, MODEL)
+    assert current
+    return current
+
+
+def test_judge_scores_the_champion_on_the_candidates_images(champion_first, rules):
+    store = champion_first
+    promote_blind(store, rules)
+    result = judge(store, "second", MODEL, rules)
+    row = next(r for r in result.results if r.metric == "malignant.roc_auc")
+    assert row.value == pytest.approx(0.5)  # 1.0 of `second` and 0.5 of a champion that is blind
+    assert row.passed
+
+
+def promote_blind(store: Store, rules: Path) -> None:
+    """Make the worse one champion, as if by hand."""
+    lenient = rules.with_name("lenient.yaml")
+    lenient.write_text(RULES.partition("non_inferiority")[0])
+    judge(store, "blind", MODEL, lenient)
+    promote_model(store, "blind", MODEL, "hand")
+
+
+def test_judge_when_the_candidate_loses_against_the_champion_fails(champion_first, rules):
+    store = champion_first
+    put_scores(store, "blind", blind=True)
+    with pytest.raises(GateFailedError, match="separation, against the champion"):
+        judge(store, "blind", MODEL, rules)
+    kept = store.get(TrainingKeys("blind").candidacy(MODEL).gate)
+    assert not GateResult.model_validate_json(kept).passed
+
+
+def test_judge_prepares_the_images_as_the_champion_wants_them(store, rules):
+    put_trained(store, "small", ImageSize(32, 40))  # the dummy refuses other sizes
+    judge(store, "small", MODEL, rules)
+    promote_model(store, "small", MODEL, "run")
+    put_trained(store, "large", ImageSize(48, 64))
+    judge(store, "large", MODEL, rules)
+    compared = compare_with_champion(store, "large", present_champion(store), must_not_be_called)
+    assert compared.malignant.other_roc_auc == 1.0
+    assert compared.malignant.difference.value == 0
+
+
+def must_not_be_called(folder: Path) -> DummyScorer:
+    raise AssertionError(f"loaded {folder}")
+
+
+def test_judge_compares_once_with_each_champion(champion_first, rules):
+    store = champion_first
+    first = judge(store, "second", MODEL, rules)
+    again = judge(store, "second", MODEL, rules, load=must_not_be_called)
+    assert again == first
+    promote_blind(store, rules)
+    with pytest.raises(AssertionError, match="loaded"):
+        judge(store, "second", MODEL, rules, load=must_not_be_called)
+
+
+def test_judge_when_the_champion_is_of_the_same_training_finds_no_difference(champion_first, rules):
+    store = champion_first
+    store.delete([TrainingKeys("first").candidacy(MODEL).promotion])  # as if it died before
+    store.put(DatasetKeys("made-up").image(LESIONS[0][0], "png"), b"not needed")
+    result = judge(store, "first", MODEL, rules)
+    row = next(r for r in result.results if r.metric == "malignant.roc_auc")
+    assert (row.value, row.passed) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("champions", "comparability"),
+    [
+        ({"dataset": "elsewhere"}, Comparability.OTHER_DATASET),
+        ({"malignant": ("mel", "bcc")}, Comparability.OTHER_CLASSES),
+    ],
+)
+def test_judge_when_the_champion_is_not_comparable_lets_the_floors_decide(
+    store, rules, champions, comparability
+):
+    put_trained(store, "other", **champions)
+    judge(store, "other", MODEL, rules)
+    promote_model(store, "other", MODEL, "run")
+    put_trained(store, "blind")
+    put_scores(store, "blind", blind=True)
+    result = judge(store, "blind", MODEL, rules)
+    assert result.champion is comparability
+    assert result.passed
+
+
+def test_judge_when_the_champion_is_damaged_says_so_and_what_to_do(champion_first, rules):
+    store = champion_first
+    version = present(store)
+    store.put(f"{ModelKeys(MODEL).version(version)}saved_model.pb", b"changed")
+    with pytest.raises(
+        IntegrityError, match=rf"champion tiny {version} cannot be scored.*rollback"
+    ):
+        judge(store, "second", MODEL, rules)
+
+
+def test_judge_when_an_original_was_changed_names_it(champion_first, rules):
+    store = champion_first
+    key = DatasetKeys("made-up").image(LESIONS[0][0], "png")
+    store.put(key, b"changed")
+    with pytest.raises(IntegrityError, match=rf"^\S*{LESIONS[0][0]}\.png does not match"):
+        judge(store, "second", MODEL, rules)
+
+
+def test_judge_leaves_report_and_model_card_and_a_version_has_them(candidates, tmp_path):
+    store = candidates
+    keys = TrainingKeys("first").candidacy(MODEL)
+    assert b"not published yet" in store.get(keys.card_markdown)
+    version = promote_model(store, "first", MODEL, "run").version
+    copy = fetch_version(store, MODEL, version, tmp_path / "copy")
+    assert (copy / "report.html").read_bytes() == store.get(keys.report)
+    assert str(version) in (copy / "card.md").read_text()
+    assert "<html" in (copy / "card.html").read_text()
+
+
+def test_mlflow_is_told_the_verdict_and_where_report_card_and_version_are(
+    store, rules, tmp_path, monkeypatch
+):
+    from mlflow import MlflowClient  # noqa: PLC0415  # takes seconds to import
+
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps artifacts of a local database
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    put_trained(store, "first")
+    judge(store, "first", MODEL, rules, tracking_uri=uri)
+    promoted = promote_model(store, "first", MODEL, "run", tracking_uri=uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("made-up")
+    (run,) = client.search_runs([experiment.experiment_id])
+    prefix = store.address(ModelKeys(MODEL).version(promoted.version))
+    assert run.data.tags["dermascan.fingerprint"] == "first"
+    assert run.data.tags["dermascan.gate"] == "passed"
+    assert run.data.tags["dermascan.version"] == f"{MODEL}/{promoted.version}"
+    assert run.data.tags["dermascan.report.html"] == f"{prefix}report.html"
+    assert run.data.tags["dermascan.card.html"] == f"{prefix}card.html"
+    assert run.data.metrics["test.malignant.roc_auc"] == 1.0
+    assert run.info.status == "FINISHED"
+    kept = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    assert kept == {"report.html", "card.html", "card.md"}

@@ -8,12 +8,18 @@ from dermascan.errors import GateFailedError, InputError
 from dermascan.evaluation import (
     CLASS_COLUMNS,
     REQUIRED_COLUMNS,
+    Comparison,
+    Efficiency,
     Estimate,
     Evaluation,
+    ExplanationCheck,
     MalignantFigures,
+    Robustness,
+    compare,
     evaluate,
 )
 from dermascan.gate import (
+    ChampionComparison,
     Comparability,
     FloorRule,
     GateResult,
@@ -33,18 +39,57 @@ def nothing_known(dataset: str | None = "made-up") -> Evaluation:
     return evaluate(pd.DataFrame(columns=list(REQUIRED_COLUMNS)), 0.5, dataset=dataset)
 
 
-def with_auc(
+def with_auc(value: float | None, low: float | None = None, images: int = 0) -> Evaluation:
+    """Make an evaluation of which only the AUC of malignant against benign is known."""
+    evaluation = nothing_known()
+    figures = {"roc_auc": Estimate(value=value, low=low), "images": images}
+    risk: MalignantFigures = evaluation.malignant.model_copy(update=figures)
+    return evaluation.model_copy(update={"malignant": risk})
+
+
+def against_champion(
     value: float | None,
     low: float | None = None,
     high: float | None = None,
-    test_set: str = "these images",
-    dataset: str | None = "made-up",
-) -> Evaluation:
-    """Make an evaluation of which only the AUC of malignant against benign is known."""
-    evaluation = nothing_known(dataset)
-    auc = Estimate(value=value, low=low, high=high)
-    risk: MalignantFigures = evaluation.malignant.model_copy(update={"roc_auc": auc})
-    return evaluation.model_copy(update={"malignant": risk, "test_set": test_set})
+    comparability: Comparability = Comparability.SAME_IMAGES,
+) -> ChampionComparison:
+    """Make a comparison in which all figures differ alike."""
+    difference = Estimate(value=value, low=low, high=high)
+    comparison = Comparison(
+        images=100,
+        lesions=100,
+        roc_auc=None,
+        other_roc_auc=None,
+        difference=difference,
+        delong_p=None,
+        sensitivity_difference=difference,
+        balanced_accuracy_difference=difference,
+    )
+    return ChampionComparison(
+        version=7, comparability=comparability, malignant=comparison, melanoma=comparison
+    )
+
+
+def measured(evaluation: Evaluation, **changes: float | None) -> Evaluation:
+    """Add what is measured beside the scores, all of it fine unless changed."""
+    figures = {"lost": 0.04, "randomised": 0.05, "milliseconds": 12.0, "bytes": 15_000_000}
+    figures |= changes
+    parts = {
+        "robustness": Robustness(images=50, corruptions=(), mean_auc_lost_at_3=figures["lost"]),
+        "explanation": ExplanationCheck(
+            images=20,
+            similarity_randomised=figures["randomised"],
+            similarity_repeated=0.9,
+            passed=True,
+        ),
+        "efficiency": Efficiency(
+            bytes=figures["bytes"],
+            milliseconds_per_image=figures["milliseconds"],
+            milliseconds_single=figures["milliseconds"],
+            cores=2,
+        ),
+    }
+    return evaluation.model_copy(update=parts)
 
 
 def floor(**fields: object) -> GateRules:
@@ -117,45 +162,95 @@ def test_floor_relative_to_an_undefined_figure_fails():
     assert not check(with_auc(0.99), None, rules).passed
 
 
-@pytest.mark.parametrize(("auc", "passed"), [(0.95, True), (0.89, True), (0.8899, False)])
-def test_champion_on_the_same_images_is_compared_by_the_margin_alone(auc, passed):
-    champion = with_auc(0.90, low=0.80, high=0.98)
-    result = check(with_auc(auc, low=0.5, high=1.0), champion, non_inferior(0.01))
-    assert (result.champion, result.passed) == (Comparability.SAME_IMAGES, passed)
+@pytest.mark.parametrize(
+    ("images", "auc", "outcome"),
+    [
+        (99, 0.5, Outcome.SHOWN),
+        (100, 0.5, Outcome.FAILED),
+        (100, 0.9, Outcome.PASSED),
+        (99, None, Outcome.SHOWN),
+    ],
+)
+def test_floor_with_a_condition_binds_only_where_it_holds(images, auc, outcome):
+    rules = floor(when={"metric": "malignant.images", "at_least": 100})
+    result = check(with_auc(auc, images=images), None, rules)
+    assert result.results[0].outcome is outcome
+    assert result.passed is (outcome is not Outcome.FAILED)
 
 
-@pytest.mark.parametrize(("auc", "passed"), [(0.841, True), (0.839, False)])
-def test_champion_on_other_images_of_the_dataset_leaves_room_for_chance(auc, passed):
-    champion = with_auc(0.90, low=0.87, high=0.93, test_set="fewer images")
-    candidate = with_auc(auc, low=auc - 0.04, high=auc + 0.04)
-    result = check(candidate, champion, non_inferior(0.01))  # 0.90 - 0.01 - hypot(0.03, 0.04)
-    assert (result.champion, result.passed) == (Comparability.SAME_DATASET, passed)
+def test_floor_that_does_not_bind_says_where_it_would():
+    rules = floor(when={"metric": "malignant.images", "at_least": 100})
+    shown = check(with_auc(0.5, images=20), None, rules).results[0]
+    assert shown.needed == "at least 0.8500, where malignant.images is at least 100"
 
 
-def test_champion_on_another_dataset_is_shown_and_does_not_decide():
-    champion = with_auc(0.99, test_set="easier images", dataset="easy")
+def test_floor_whose_condition_is_undefined_does_not_bind():
+    rules = floor(when={"metric": "worst_slice.images", "at_least": 1})
+    assert check(with_auc(0.5), None, rules).results[0].outcome is Outcome.SHOWN
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "passed"),
+    [
+        (-0.009, -0.001, True),  # a loss, but below the margin
+        (-0.010, -0.001, True),
+        (-0.011, -0.001, False),  # a loss that may exceed the margin
+        (-0.011, 0.0, True),  # no loss is shown
+        (-0.200, 0.1, True),
+        (-0.200, -0.1, False),
+        (0.001, 0.1, True),
+    ],
+)
+def test_champion_is_matched_unless_a_loss_is_shown_that_may_exceed_the_margin(low, high, passed):
+    champion = against_champion((low + high) / 2, low, high)
+    assert check(with_auc(0.9), champion, non_inferior(0.01)).passed is passed
+
+
+@pytest.mark.parametrize(("value", "passed"), [(0.0, True), (-0.01, True), (-0.02, False)])
+def test_champion_comparison_without_interval_is_judged_by_the_difference(value, passed):
+    assert check(with_auc(0.9), against_champion(value), non_inferior(0.01)).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("metric", "at_fault"),
+    [
+        ("malignant.roc_auc", "difference"),
+        ("malignant.sensitivity", "sensitivity_difference"),
+        ("balanced_accuracy", "balanced_accuracy_difference"),
+    ],
+)
+def test_champion_rule_looks_at_its_own_figure(metric, at_fault):
+    loss = {at_fault: Estimate(value=-0.3, low=-0.4, high=-0.2)}
+    fine = against_champion(0.1, 0.05, 0.15)
+    worse = fine.model_copy(update={"malignant": fine.malignant.model_copy(update=loss)})
+    assert check(with_auc(0.9), fine, non_inferior(metric=metric)).passed
+    assert not check(with_auc(0.9), worse, non_inferior(metric=metric)).passed
+    assert check(with_auc(0.9), worse, non_inferior(metric="classes.mel.roc_auc")).passed
+
+
+def test_champion_rule_says_what_was_found():
+    result = check(with_auc(0.9), against_champion(-0.2, -0.3, -0.1), non_inferior(0.01)).results[1]
+    assert result.needed == "loss below 0.01, or not beyond chance"
+    assert result.got == "-0.2000 (-0.3000 to -0.1000)"
+    assert result.value == -0.2
+
+
+@pytest.mark.parametrize(
+    "comparability", [Comparability.OTHER_DATASET, Comparability.OTHER_CLASSES]
+)
+def test_champion_that_is_not_comparable_is_shown_and_does_not_decide(comparability):
+    champion = against_champion(-0.2, -0.3, -0.1, comparability)
     result = check(with_auc(0.60), champion, non_inferior())
-    assert result.champion is Comparability.OTHER_DATASET
+    assert result.champion is comparability
     assert result.results[-1].outcome is Outcome.SHOWN
     assert result.passed
-    assert "another dataset" in result.table()
+    assert "does not decide" in result.table()
 
 
-def test_champion_without_the_figure_does_not_decide():
-    assert check(with_auc(0.6), with_auc(None), non_inferior()).results[-1].outcome is Outcome.SHOWN
-
-
-def test_candidate_without_the_figure_is_inferior_unless_the_rule_says_otherwise():
-    champion = with_auc(0.9)
+def test_champion_comparison_that_is_undefined_fails_unless_the_rule_says_otherwise():
+    champion = against_champion(None)
     assert not check(with_auc(None), champion, non_inferior()).passed
     assert check(with_auc(None), champion, non_inferior(if_undefined="pass")).passed
-
-
-def test_figure_without_interval_is_compared_with_no_room_for_chance():
-    champion = nothing_known().model_copy(update={"test_set": "other", "images": 100})
-    rules = non_inferior(margin=1, metric="images")
-    candidates = (champion.model_copy(update={"test_set": "", "images": n}) for n in (99, 98))
-    assert [check(each, champion, rules).passed for each in candidates] == [True, False]
 
 
 def test_require_with_a_failed_rule_raises_with_the_whole_table():
@@ -171,7 +266,7 @@ def test_require_with_rules_that_are_met_lets_through():
 
 
 def test_gate_result_survives_json():
-    result = check(with_auc(None), with_auc(0.9), non_inferior(), champion_version=7)
+    result = check(with_auc(None), against_champion(0.1), non_inferior())
     assert GateResult.model_validate_json(result.model_dump_json()) == result
     assert result.champion_version == 7
 
@@ -182,18 +277,72 @@ def test_gate_result_written_before_it_named_the_champion_can_be_read():
     assert GateResult.model_validate_json(old) == result
 
 
-def test_own_rules_pass_a_model_that_has_learnt_and_fail_one_that_has_not():
+@pytest.mark.parametrize(("right", "wrong"), [(12, 1), (60, 2)])
+def test_own_rules_pass_a_model_that_has_learnt_on_a_small_and_on_a_large_test_set(right, wrong):
     rules = load_rules(RULES_FILE)
-    learnt = evaluate(table_of_certain_answers(right=12, wrong=1), 0.5)
-    guessing = evaluate(table_of_certain_answers(right=6, wrong=7), 0.5)
-    assert check(learnt, None, rules).passed, check(learnt, None, rules).table()
-    assert check(learnt, learnt, rules).passed
+    learnt = measured(evaluate(table_of_certain_answers(right, wrong), 0.5))
+    result = check(learnt, None, rules)
+    assert result.passed, result.table()
+    assert any(r.outcome is Outcome.SHOWN for r in result.results) is (right == 12)
+
+
+def test_own_rules_fail_a_model_that_guesses():
+    rules = load_rules(RULES_FILE)
+    guessing = measured(evaluate(table_of_certain_answers(right=6, wrong=7), 0.5))
     assert not check(guessing, None, rules).passed
-    assert not check(guessing, learnt, rules).results[-4].passed
+
+
+def test_own_rules_on_a_large_test_set_stop_a_model_that_a_small_one_lets_pass():
+    rules = load_rules(RULES_FILE)
+    small = measured(evaluate(table_of_certain_answers(right=8, wrong=1), 0.5))
+    large = measured(evaluate(table_of_certain_answers(right=48, wrong=6), 0.5))
+    assert check(small, None, rules).passed, check(small, None, rules).table()
+    failed = {r.metric for r in check(large, None, rules).results if not r.passed}
+    assert "malignant.roc_auc.low" in failed
+
+
+@pytest.mark.parametrize(
+    ("change", "metric"),
+    [
+        ({"lost": 0.11}, "robustness.mean_auc_lost_at_3"),
+        ({"lost": None}, "robustness.mean_auc_lost_at_3"),
+        ({"randomised": 0.6}, "explanation.similarity_randomised"),
+        ({"milliseconds": 301.0}, "efficiency.milliseconds_per_image"),
+        ({"bytes": 300_000_000}, "efficiency.bytes"),
+    ],
+)
+def test_own_rules_fail_a_model_for_each_thing_measured_beside_the_scores(change, metric):
+    learnt = evaluate(table_of_certain_answers(right=40, wrong=2), 0.5)
+    result = check(measured(learnt, **change), None, load_rules(RULES_FILE))
+    assert [r.metric for r in result.results if not r.passed] == [metric]
+
+
+def test_own_rules_pass_a_model_against_itself_and_fail_it_against_a_much_better_one():
+    rules = load_rules(RULES_FILE)
+    good, poor = table_of_certain_answers(40, 2), table_of_certain_answers(32, 10)
+    poor = poor.set_index("isic_id").loc[good["isic_id"]].reset_index()
+    evaluation = measured(evaluate(good, 0.5))
+
+    def against(table: pd.DataFrame, champion: pd.DataFrame) -> GateResult:
+        comparison = compare(table, champion, 0.5, 0.5)
+        champion_comparison = ChampionComparison(
+            version=1,
+            comparability=Comparability.SAME_IMAGES,
+            malignant=comparison,
+            melanoma=comparison,
+        )
+        return check(evaluation, champion_comparison, rules)
+
+    assert against(good, good).passed
+    assert against(good, poor).passed
+    failed = [r.metric for r in against(poor, good).results if not r.passed]
+    assert failed == [rule.metric for rule in rules.non_inferiority]
 
 
 def test_own_rules_fail_where_nothing_is_defined():
-    assert not any(r.passed for r in check(nothing_known(), None, load_rules(RULES_FILE)).results)
+    rules = load_rules(RULES_FILE)
+    results = zip(rules.rules, check(nothing_known(), None, rules).results, strict=True)
+    assert all(not result.passed for rule, result in results if rule.when is None)
 
 
 @pytest.fixture
@@ -213,6 +362,8 @@ def write_rule(path: Path, **fields: object) -> None:
         {"metric": "malignant.auc"},
         {"metric": "dataset"},
         {"relative_to": "chance"},
+        {"when": {"metric": "malignant.number", "at_least": 1}},
+        {"when": {"metric": "malignant.images"}},
         {"comparison": "equals"},
         {"threshold": "high"},
         {"threshold": float("nan")},
@@ -241,9 +392,10 @@ def test_load_rules_without_a_file_names_it(rules_file):
         load_rules(rules_file)
 
 
-def test_load_rules_with_a_bad_comparison_with_the_champion_names_the_rule(rules_file):
+@pytest.mark.parametrize("field", [{"margin": -1}, {"metric": "accuracy"}])
+def test_load_rules_with_a_bad_comparison_with_the_champion_names_the_rule(rules_file, field):
     write_rule(rules_file)
-    rule = {"name": "worse", "metric": "accuracy", "margin": -1, "why": "because"}
+    rule = {"name": "worse", "metric": "balanced_accuracy", "margin": 0, "why": "because"} | field
     rules_file.write_text(rules_file.read_text() + yaml.safe_dump({"non_inferiority": [rule]}))
-    with pytest.raises(InputError, match=r"rule 'worse' margin"):
+    with pytest.raises(InputError, match=rf"rule 'worse' {next(iter(field))}"):
         load_rules(rules_file)

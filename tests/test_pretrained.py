@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dermascan import pretrained
 from dermascan.errors import IntegrityError, NotFoundError
 from dermascan.pretrained import packaged_weights, read_torch_weights
 
@@ -119,15 +118,13 @@ def test_unpickler_when_asked_for_another_global_refuses(tmp_path, name):
         read_torch_weights(path)
 
 
-def test_packaged_weights_when_the_package_is_missing_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(pretrained, "WEIGHTS_PACKAGE", "no_such_package_of_weights")
-
-    with pytest.raises(NotFoundError, match="install no-such-package-of-weights"):
-        packaged_weights()
+def test_packaged_weights_when_the_package_is_missing_says_what_to_install():
+    with pytest.raises(NotFoundError, match="install efficientnet-lite9-pytorch-model"):
+        packaged_weights("efficientnet_lite9")
 
 
 def test_read_torch_weights_of_the_package_finds_every_tensor_of_lite0():
-    tensors = read_torch_weights(packaged_weights())
+    tensors = read_torch_weights(packaged_weights("efficientnet_lite0"))
 
     trained = [v for name, v in tensors.items() if not name.endswith("num_batches_tracked")]
     assert len(tensors) == 296

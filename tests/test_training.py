@@ -17,6 +17,7 @@ from dermascan.training import (
     TrainingConfig,
     TrainingData,
     TrainingSummary,
+    ValidationFigures,
     best_epoch,
     train,
     training_fingerprint,
@@ -30,22 +31,23 @@ CONFIG = TrainingConfig(
     network=NetworkSpec.of("small_cnn"),
     deterministic=True,
 )
+RANDOM = np.random.default_rng(9)
 
 
 class RecordingTracker:
     """Remembers what it is told; can end the training as a kill would."""
 
-    def __init__(self, dies_at_epoch=None):
+    def __init__(self, dies_at=None):
         self.params, self.steps, self.tags = {}, {}, {}
-        self.artifacts, self.finished, self.dies_at_epoch = [], False, dies_at_epoch
+        self.artifacts, self.finished, self.dies_at = [], False, dies_at
 
     def log_params(self, params):
         self.params = params
 
     def log_metrics(self, metrics, step):
-        if step == self.dies_at_epoch:
+        if self.dies_at and self.dies_at[0] == step and self.dies_at[1] in metrics:
             raise KeyboardInterrupt
-        self.steps[step] = metrics
+        self.steps.setdefault(step, {}).update(metrics)
 
     def log_artifact(self, path):
         self.artifacts.append((path.name, path.read_bytes()))
@@ -102,19 +104,58 @@ def test_train_when_killed_and_run_again_ends_as_if_undisturbed(store, data):
     undisturbed = train(store, CONFIG, data, "t/whole/")
 
     with pytest.raises(KeyboardInterrupt):
-        train(store, CONFIG, data, "t/killed/", tracker=RecordingTracker(dies_at_epoch=1))
+        train(store, CONFIG, data, "t/killed/", tracker=RecordingTracker(dies_at=(1, "val_loss")))
     tracker = RecordingTracker()
     resumed = train(store, CONFIG, data, "t/killed/", tracker=tracker)
 
     assert sorted(tracker.steps) == [2, 3]
     whole, killed = (
-        Checkpoints(store, f"t/{run}/checkpoints/", name).load(3) for run in ("whole", "killed")
+        Checkpoints(store, f"t/{run}/checkpoints/network-00/", name).load(3)
+        for run in ("whole", "killed")
     )
     for part in ("network", "optimizer", "average"):
         for one, other in zip(getattr(whole, part), getattr(killed, part), strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
     assert resumed.threshold == pytest.approx(undisturbed.threshold, abs=1e-5)
-    assert resumed.best.epoch == undisturbed.best.epoch
+    assert resumed.best[0].epoch == undisturbed.best[0].epoch
+
+
+def test_train_of_an_ensemble_when_killed_in_the_second_network_ends_as_if_undisturbed(
+    store, data, tmp_path
+):
+    config = CONFIG.model_copy(update={"members": 2, "epochs": 2})
+    name = training_fingerprint(config, data)
+    undisturbed = train(store, config, data, "t/whole/")
+
+    killer = RecordingTracker(dies_at=(1, "network_1/val_loss"))
+    with pytest.raises(KeyboardInterrupt):
+        train(store, config, data, "t/killed/", tracker=killer)
+    tracker = RecordingTracker()
+    resumed = train(store, config, data, "t/killed/", tracker=tracker)
+
+    assert [sorted(tracker.steps), all("network_1/loss" in f for f in tracker.steps.values())] == [
+        [2],
+        True,
+    ]
+    assert resumed.threshold == pytest.approx(undisturbed.threshold, abs=1e-5)
+    assert [record.member for record in resumed.best] == [0, 1]
+    averages = [
+        Checkpoints(store, f"t/{run}/checkpoints/network-{member:02d}/", name).load(2).average
+        for run in ("whole", "killed")
+        for member in (0, 1)
+    ]
+    np.testing.assert_allclose(averages[1][0], averages[3][0], rtol=0, atol=1e-6)
+    assert not np.allclose(averages[0][0], averages[1][0], rtol=0, atol=1e-3)
+    model = load_scorer(fetch_model(store, resumed, tmp_path)).score(coloured(4, 3, RANDOM))
+    assert model.embedding.shape == (3, 2 * 64)
+
+
+def fetch_model(store, summary, folder):
+    for found in store.list(summary.model_prefix):
+        path = folder / "model" / found.key.removeprefix(summary.model_prefix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.get_file(found.key, path)
+    return folder / "model"
 
 
 def test_train_leaves_a_model_that_has_learned_and_says_everything(store, data, tmp_path):
@@ -122,11 +163,7 @@ def test_train_leaves_a_model_that_has_learned_and_says_everything(store, data, 
 
     summary = train(store, CONFIG, data, "t/", tracker=tracker)
 
-    for found in store.list(summary.model_prefix):
-        path = tmp_path / "model" / found.key.removeprefix(summary.model_prefix)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        store.get_file(found.key, path)
-    scorer = load_scorer(tmp_path / "model")
+    scorer = load_scorer(fetch_model(store, summary, tmp_path))
     random = np.random.default_rng(9)
     red, blue = (scorer.score(coloured(label, 20, random)).p_malignant for label in (4, 5))
     assert red.min() >= scorer.metadata.threshold > blue.max()
@@ -134,7 +171,7 @@ def test_train_leaves_a_model_that_has_learned_and_says_everything(store, data, 
     assert scorer.metadata.temperature == summary.temperature
     assert scorer.metadata.training_fingerprint == summary.fingerprint
     assert scorer.metadata.licences == {"training data": "CC-0"}
-    assert summary.best.val_malignant_auc == 1.0
+    assert summary.validation.val_malignant_auc == 1.0
     assert (summary.sensitivity, summary.specificity) == (1.0, 1.0)
     assert summary.val_images == 18
     history = store.get_json(summary.history_key)["epochs"]
@@ -150,7 +187,10 @@ def test_train_leaves_a_model_that_has_learned_and_says_everything(store, data, 
 def test_train_when_done_before_does_nothing(store, monkeypatch):
     summary = TrainingSummary(
         fingerprint="t", model_prefix="t/model/", history_key="t/history.json", train_images=1,
-        val_images=1, parameters=1, seconds=1, best=record(1, None), temperature=1,
+        val_images=1, parameters=1, seconds=1, best=(record(1, None),), temperature=1,
+        validation=ValidationFigures(
+            val_loss=1, val_accuracy=0, val_balanced_accuracy=0, val_malignant_auc=None
+        ),
         threshold=0.5, sensitivity=None, specificity=None,
     )  # fmt: skip
     store.put_json("t/DONE.json", summary.model_dump())
@@ -164,7 +204,7 @@ def test_train_when_validation_has_no_malignant_image_still_ends(store, tmp_path
 
     summary = train(store, config, put_examples(store, tmp_path, labels=(2, 5)), "t/")
 
-    assert summary.best.val_malignant_auc is None
+    assert summary.validation.val_malignant_auc is None
     assert summary.threshold == 0.5
     assert summary.sensitivity is None
 

@@ -3,7 +3,7 @@
 import typer
 
 from dermascan import DISCLAIMER
-from dermascan.commands.shared import open_stack
+from dermascan.commands.shared import ending_with_1, open_stack
 from dermascan.commands.trigger import observer, show_outcome
 
 
@@ -14,14 +14,12 @@ def add_to(app: typer.Typer) -> None:
 
 def demo(context: typer.Context) -> None:
     """Run everything on drawn images: archive, ingest, training, promotion, inference."""
-    from dermascan.demo import Demo, DemoFailedError  # noqa: PLC0415  # fast `--help`
+    from dermascan.demo import Demo  # noqa: PLC0415  # fast `--help`
+    from dermascan.walkthrough import Audience, RunFailedError, Walkthrough  # noqa: PLC0415  # likewise
 
     stack = open_stack(context)
-    try:
-        reports = Demo(stack, observer, show_outcome, typer.echo).run()
-    except DemoFailedError as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
-        raise typer.Exit(1) from error
+    with ending_with_1(RunFailedError):
+        reports = Demo(Walkthrough(stack, Audience(observer, show_outcome, typer.echo))).run()
     typer.secho("\nWhere everything is", bold=True)
     for report in reports:
         typer.echo(f"  {report.title}\n    {report.path}")

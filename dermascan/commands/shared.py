@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +43,16 @@ class ErrorReportingGroup(TyperGroup):
                 raise
             typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
             raise typer.Exit(USAGE_ERROR) from error
+
+
+@contextmanager
+def ending_with_1(kind: type[DermaScanError]) -> Iterator[None]:
+    """Show an error that says that the work failed, not that it was asked for wrongly."""
+    try:
+        yield
+    except kind as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(1) from error
 
 
 def set_up_logging(*, debug: bool) -> None:

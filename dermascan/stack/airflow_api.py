@@ -60,6 +60,13 @@ class Run(BaseModel):
     start_date: datetime | None
     end_date: datetime | None
 
+    @property
+    def seconds(self) -> float:
+        """How long it took; 0 until it has ended."""
+        if self.start_date is None or self.end_date is None:
+            return 0.0
+        return (self.end_date - self.start_date).total_seconds()
+
 
 class Task(BaseModel):
     """One task of a run; a mapped task has one for each index."""
@@ -160,6 +167,16 @@ class AirflowApi:
     def run(self, dag_id: str, run_id: str) -> Run:
         """Return a run's state."""
         return Run.model_validate(self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}"))
+
+    def runs(self, dag_id: str) -> list[Run]:
+        """Return all runs of a DAG."""
+        pages = self._pages(f"/dags/{dag_id}/dagRuns", "dag_runs")
+        return [Run.model_validate(entry) for entry in pages]
+
+    def returned(self, dag_id: str, run_id: str, task_id: str) -> JsonValue:
+        """Return what a task, not a mapped one, returned in a run."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        return self._call("GET", path)["value"]
 
     def tasks(self, dag_id: str, run_id: str) -> list[Task]:
         """Return all tasks of a run, in the order in which they started."""

@@ -272,10 +272,7 @@ def _outcome(api: AirflowApi, run: Run, tasks: Sequence[Task], url: str) -> RunO
         for task in tasks
         if task.state == "failed"
     )
-    seconds = 0.0
-    if run.start_date and run.end_date:
-        seconds = (run.end_date - run.start_date).total_seconds()
-    return RunOutcome(run.dag_id, run.dag_run_id, run.state, seconds, url, tuple(tasks), failed)
+    return RunOutcome(run.dag_id, run.dag_run_id, run.state, run.seconds, url, tuple(tasks), failed)
 
 
 def _last_words(api: AirflowApi, run: Run, task: Task) -> tuple[str, ...]:

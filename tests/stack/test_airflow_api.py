@@ -121,6 +121,22 @@ def test_dag_ids_when_there_are_many_reads_all_pages():
     assert FakeAirflow({("GET", "/dags"): pages}).api().dag_ids() == ["a", "b"]
 
 
+def test_runs_tell_how_long_they_took_and_nothing_before_they_ended():
+    times = {"start_date": "2026-01-31T12:00:00Z", "end_date": "2026-01-31T12:01:05.5Z"}
+    page = {"dag_runs": [RUN, {**RUN, "state": "success", **times}], "total_entries": 2}
+
+    waiting, ended = FakeAirflow({("GET", "/dags/d/dagRuns"): ok(page)}).api().runs("d")
+
+    assert (waiting.seconds, ended.seconds) == (0.0, 65.5)
+
+
+def test_returned_gives_what_a_task_returned():
+    path = "/dags/d/dagRuns/r/taskInstances/t/xcomEntries/return_value"
+    fake = FakeAirflow({("GET", path): ok({"key": "return_value", "value": {"images": 3}})})
+
+    assert fake.api().returned("d", "r", "t") == {"images": 3}
+
+
 def test_params_when_declared_tell_their_types():
     params = {
         "text": {"value": "", "schema": {"type": "string"}},

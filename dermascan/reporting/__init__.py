@@ -1,0 +1,29 @@
+"""Evaluation and prediction reports: one HTML file each, which needs nothing but itself."""
+
+from dermascan.figures import LearningCurve
+from dermascan.reporting.evaluation import evaluation_report
+from dermascan.reporting.gallery import GalleryChoice, GalleryItem, choose_gallery
+from dermascan.reporting.page import ReportContext
+from dermascan.reporting.predictions import (
+    GALLERY_LIMIT,
+    REJECTED_LIMIT,
+    TABLE_LIMIT,
+    THUMBNAIL_BYTES_LIMIT,
+    gallery_keys,
+    predictions_report,
+)
+
+__all__ = [
+    "GALLERY_LIMIT",
+    "REJECTED_LIMIT",
+    "TABLE_LIMIT",
+    "THUMBNAIL_BYTES_LIMIT",
+    "GalleryChoice",
+    "GalleryItem",
+    "LearningCurve",
+    "ReportContext",
+    "choose_gallery",
+    "evaluation_report",
+    "gallery_keys",
+    "predictions_report",
+]

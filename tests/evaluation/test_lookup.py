@@ -1,0 +1,90 @@
+import pytest
+from scored_tables import THRESHOLD, scored_table
+
+from dermascan.errors import InputError
+from dermascan.evaluation import (
+    CorruptionFigures,
+    Efficiency,
+    Estimate,
+    Evaluation,
+    Robustness,
+    evaluate,
+    figure,
+)
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    return evaluate(scored_table(), THRESHOLD, validation=scored_table(seed=1), resamples=50)
+
+
+def test_figure_finds_members_by_name(evaluation):
+    mel = next(each for each in evaluation.classes if each.name == "mel")
+    assert figure(evaluation, "classes.mel.roc_auc.low") == mel.roc_auc.low
+    point = evaluation.operating_points[2]
+    assert (point.target, point.level) == ("specificity", 0.95)
+    found = figure(evaluation, "operating_points.specificity_95.sensitivity")
+    assert found == point.sensitivity.value
+    threshold = figure(evaluation, "operating_points.specificity_95.threshold")
+    assert threshold == point.threshold
+
+
+def test_figure_finds_a_corruption_by_name_and_strength(evaluation):
+    figures = tuple(
+        CorruptionFigures(name="blur", strength=i, roc_auc=Estimate(value=0.9), auc_lost=i / 100)
+        for i in (1, 3)
+    )
+    robust = Robustness(images=9, corruptions=figures, mean_auc_lost_at_3=0.03)
+    measured = evaluation.model_copy(update={"robustness": robust})
+    assert figure(measured, "robustness.corruptions.blur_3.auc_lost") == 0.03
+    assert figure(measured, "robustness.mean_auc_lost_at_3") == 0.03
+
+
+def test_figure_of_a_slice_that_does_not_occur_is_undefined(evaluation):
+    assert figure(evaluation, "slices.site.oral/genital.roc_auc.low") is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "robustness.mean_auc_lost_at_3",
+        "robustness.corruptions.blur_3.roc_auc.low",
+        "explanation.similarity_randomised",
+        "efficiency.milliseconds_per_image",
+    ],
+)
+def test_figure_of_what_was_not_measured_is_undefined(evaluation, path):
+    assert figure(evaluation, path) is None
+
+
+def test_figure_of_a_worst_slice_that_there_is_none_of_is_undefined(evaluation):
+    nowhere = evaluation.model_copy(update={"worst_slice": None})
+    assert figure(nowhere, "worst_slice.roc_auc.low") is None
+    assert figure(nowhere, "worst_slice.loss") is None
+
+
+def test_figure_counts_as_a_number(evaluation):
+    cost = Efficiency(bytes=7, milliseconds_per_image=1.5, milliseconds_single=9.0, cores=2)
+    assert figure(evaluation.model_copy(update={"efficiency": cost}), "efficiency.bytes") == 7.0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "auc",
+        "malignant.auc",
+        "malignant",
+        "classes.scc.roc_auc",
+        "slices.sex.female.auc",
+        "operating_points.specificity_85.sensitivity",
+        "robustness",
+        "robustness.auc",
+        "robustness.corruptions",
+        "worst_slice.name",
+        "efficiency.bytes.low",
+        "test_set",
+    ],
+)
+def test_figure_with_a_path_that_leads_nowhere_is_refused(evaluation, path):
+    with pytest.raises(InputError, match=path):
+        figure(evaluation, path)
