@@ -76,7 +76,7 @@ def chosen_dataset() -> str:
         ),
         "model": name_param("dermascan", "Model", "Name under which the model is promoted."),
         "image_size": Param(
-            "144x192",
+            "192x256",
             type="string",
             pattern=f"^{SIDE}x{SIDE}$",
             title="Image size",
@@ -129,7 +129,7 @@ def chosen_dataset() -> str:
             section="Training",
         ),
         "epochs": Param(
-            8,
+            14,
             type="integer",
             minimum=0,
             maximum=500,

@@ -40,15 +40,15 @@ class Augmentation:
     """
 
     rotation: bool = True
-    zoom: float = 0.5
-    shift: float = 0.08
-    brightness: float = 0.25
-    contrast: float = 0.25
-    saturation: float = 0.35
-    tint: float = 0.12
-    blur: float = 1.0
+    zoom: float = 0.3
+    shift: float = 0.06
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.25
+    tint: float = 0.08
+    blur: float = 0.6
     noise: float = 6.0
-    discs: float = 0.15
+    discs: float = 0.1
 
     def as_plain(self) -> dict[str, Plain]:
         """Return the settings as a JSON-ready mapping."""

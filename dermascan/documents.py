@@ -11,6 +11,7 @@ from dermascan.dataset import decode_manifest
 from dermascan.evaluation import Evaluation
 from dermascan.example_set import ExampleSet
 from dermascan.fingerprint import Plain
+from dermascan.fitting import EpochRecord, best_epoch
 from dermascan.gallery import credit_line, read_gallery
 from dermascan.gate import ChampionComparison, GateResult
 from dermascan.layout import DatasetKeys, TrainingKeys
@@ -191,4 +192,5 @@ def _curve(member: int, rows: list[dict[str, Plain]]) -> LearningCurve:
         losses=column("loss"),
         val_losses=column("val_loss"),
         val_aucs=column("val_malignant_auc"),
+        chosen=best_epoch([EpochRecord.model_validate(row) for row in rows]).epoch,
     )

@@ -130,7 +130,7 @@ class Preprocessing:
         limits: which images are accepted.
     """
 
-    image_size: ImageSize = ImageSize(144, 192)
+    image_size: ImageSize = ImageSize(192, 256)
     colour_constancy: bool = False
     hair_removal: bool = False
     limits: DecodeLimits = DEFAULT_LIMITS

@@ -67,7 +67,7 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=8, ge=0, le=500)
+    epochs: int = Field(default=14, ge=0, le=500)
     seed: int = Field(default=0, ge=0, lt=2**31)
     members: int = Field(default=1, ge=1, le=20)
     batch_size: int = Field(default=32, ge=1, le=1024)
@@ -83,9 +83,9 @@ class TrainingConfig(BaseModel):
     augmentation: Augmentation | None = Augmentation()
     network: NetworkSpec = NetworkSpec()
     taxonomy: Taxonomy = Taxonomy()
-    views: TestTimeViews = TestTimeViews()
-    class_offset_power: float = Field(default=0.0, ge=0, le=1)
-    calibrate_malignant: bool = False
+    views: TestTimeViews = TestTimeViews(mirrors=True)
+    class_offset_power: float = Field(default=0.5, ge=0, le=1)
+    calibrate_malignant: bool = True
     operating_specificity: float | None = Field(default=0.9, ge=0, le=1)
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     deterministic: bool = False
