@@ -202,8 +202,8 @@ def train_model() -> None:
     def train(planned: list[dict[str, Any]]) -> dict[str, Any]:
         from dermascan.example_set import ExampleSet  # noqa: PLC0415  # keeps parsing fast
         from dermascan.experiment import train_examples  # noqa: PLC0415  # keeps parsing fast
-        from dermascan.network import NetworkSpec  # noqa: PLC0415  # keeps parsing fast
-        from dermascan.training import TrainingConfig  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.learning.network import NetworkSpec  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.learning.training import TrainingConfig  # noqa: PLC0415  # keeps parsing fast
 
         wanted = params()
         config = TrainingConfig(

@@ -12,15 +12,23 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from dermascan.assessment import evaluate_model, headline, run_metrics
-from dermascan.documents import Verdict, make_card, write_documents
+from dermascan.assessment.documents import Verdict, make_card, write_documents
+from dermascan.assessment.head_to_head import compare_with_champion
+from dermascan.assessment.measurement import evaluate_model, headline, run_metrics
 from dermascan.errors import ConflictError
 from dermascan.evaluation import Evaluation
 from dermascan.example_set import ExampleSet
 from dermascan.fingerprint import canonical_json
 from dermascan.gate import GateResult, check, load_rules, require
-from dermascan.head_to_head import compare_with_champion
 from dermascan.layout import ModelKeys, TrainingKeys
+from dermascan.learning.training import (
+    TrainingConfig,
+    TrainingData,
+    TrainingSummary,
+    train,
+    training_fingerprint,
+)
+from dermascan.model.savedmodel import Scorer, load_scorer
 from dermascan.registry import (
     Champion,
     Decision,
@@ -31,17 +39,9 @@ from dermascan.registry import (
     promote,
     publish_version,
 )
-from dermascan.savedmodel import Scorer, load_scorer
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
 from dermascan.tracking import MlflowTracker, Tracker
-from dermascan.training import (
-    TrainingConfig,
-    TrainingData,
-    TrainingSummary,
-    train,
-    training_fingerprint,
-)
 
 __all__ = [
     "Promotion",

@@ -29,7 +29,7 @@ from dermascan.storage import ObjectInfo, S3Address, Store, concurrently
 from dermascan.taxonomy import LESION_CLASSES
 
 if TYPE_CHECKING:
-    from dermascan.savedmodel import Scorer
+    from dermascan.model.savedmodel import Scorer
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ def predict(store: Store, plan: BatchPlan, shard: int) -> bool:
     if store.exists(plan.success_key) or store.exists(scores_key):
         logger.info("shard %d is scored already, nothing to do", shard)
         return False
-    from dermascan.savedmodel import load_scorer  # noqa: PLC0415  # TensorFlow takes 10 s to import
+    from dermascan.model.savedmodel import load_scorer  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
     body = store.get(plan.staged("objects", shard, ".jsonl"))
     objects = [ObjectInfo(**json.loads(line)) for line in body.splitlines()]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dermascan.assessment.score_tables import write_scores
 from dermascan.dataset import MANIFEST_SCHEMA, DatasetPointer, manifest_fingerprint, publish
 from dermascan.evaluation import (
     CLASS_COLUMNS,
@@ -25,7 +26,6 @@ from dermascan.evaluation import (
 )
 from dermascan.example_set import ExampleSet, _split_table
 from dermascan.fingerprint import sha256_hex
-from dermascan.fitting import EpochRecord, ValidationFigures
 from dermascan.gate import check, load_rules
 from dermascan.imaging import ImageSize, Preprocessing, decode, prepare
 from dermascan.inference import (
@@ -37,15 +37,15 @@ from dermascan.inference import (
     write_predictions,
 )
 from dermascan.layout import DatasetKeys, TrainingKeys
-from dermascan.model_metadata import METADATA_FILE, ModelMetadata
+from dermascan.learning.fitting import EpochRecord, ValidationFigures
+from dermascan.learning.training import TrainingSummary
+from dermascan.model.metadata import METADATA_FILE, ModelMetadata
+from dermascan.model.savedmodel import Scores
 from dermascan.registry import ModelReference, publish_version
-from dermascan.savedmodel import Scores
-from dermascan.score_tables import write_scores
 from dermascan.stack.airflow_api import Task
 from dermascan.stack.runs import FailedTask, RunOutcome
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
-from dermascan.training import TrainingSummary
 from dermascan.walkthrough import Audience, PastRun, RunFailedError
 
 PREPROCESSING = Preprocessing(ImageSize(48, 64))

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from dermascan.calibration import Calibration
+from dermascan.model.calibration import Calibration
 
 MALIGNANT = (0, 1, 4)
 BENIGN = (2, 3, 5, 6)

@@ -11,14 +11,15 @@ import pandas as pd
 import pytest
 
 from dermascan import experiment
+from dermascan.assessment.head_to_head import compare_with_champion
 from dermascan.errors import ConflictError, GateFailedError, IntegrityError
 from dermascan.evaluation import CLASS_COLUMNS, evaluate
 from dermascan.experiment import promote_model
 from dermascan.fingerprint import sha256_hex
 from dermascan.gate import Comparability, GateResult
-from dermascan.head_to_head import compare_with_champion
 from dermascan.imaging import ImageSize, Preprocessing
 from dermascan.layout import DatasetKeys, ModelKeys, TrainingKeys
+from dermascan.model.savedmodel import METADATA_FILE, ModelMetadata, Scores, read_metadata
 from dermascan.registry import (
     Decision,
     champion,
@@ -28,7 +29,6 @@ from dermascan.registry import (
     promote,
     rollback,
 )
-from dermascan.savedmodel import METADATA_FILE, ModelMetadata, Scores, read_metadata
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
 

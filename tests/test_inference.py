@@ -18,8 +18,8 @@ from dermascan.inference import (
     write_predictions,
 )
 from dermascan.layout import prediction_staging
+from dermascan.model.savedmodel import Scores
 from dermascan.registry import ModelReference, publish_version
-from dermascan.savedmodel import Scores
 from dermascan.storage import Store
 
 GOOD = encoded(photograph(), "JPEG")

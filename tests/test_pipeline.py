@@ -33,11 +33,11 @@ from dermascan.ingest.uploading import upload
 from dermascan.isic.client import IsicClient
 from dermascan.isic.synthetic import write_archive
 from dermascan.layout import TrainingKeys
-from dermascan.network import NetworkSpec
+from dermascan.learning.network import NetworkSpec
+from dermascan.learning.training import TrainingConfig
 from dermascan.registry import ModelReference, champion, list_versions
 from dermascan.splits import leaks
 from dermascan.storage import Store
-from dermascan.training import TrainingConfig
 from dermascan.validation import validate
 
 SUITES = Path(__file__).parents[1] / "include" / "expectations"

@@ -11,12 +11,12 @@ from dermascan.errors import IntegrityError
 from dermascan.evaluation import Evaluation
 from dermascan.example_set import ExampleSet
 from dermascan.experiment import Promotion
-from dermascan.fitting import EpochRecord
 from dermascan.gate import GateResult
 from dermascan.layout import TrainingKeys
-from dermascan.model_metadata import METADATA_FILE, ModelMetadata
+from dermascan.learning.fitting import EpochRecord
+from dermascan.learning.training import TrainingSummary
+from dermascan.model.metadata import METADATA_FILE, ModelMetadata
 from dermascan.storage import Store
-from dermascan.training import TrainingSummary
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from dermascan.acceptance.reproduction import Reproduction, compare
 from dermascan.acceptance.results import Results, render, require_place, write_section
 from dermascan.acceptance.timing import DagTimes, dag_times
 from dermascan.acceptance.unpacking import dataset_name, unpack
+from dermascan.assessment.score_tables import read_scores
 from dermascan.dataset import read_manifest
 from dermascan.errors import DermaScanError, InputError, IntegrityError
 from dermascan.example_set import read_split
@@ -31,7 +32,6 @@ from dermascan.gate import GateResult
 from dermascan.inference import BatchPlan
 from dermascan.layout import TrainingKeys
 from dermascan.progress import format_seconds
-from dermascan.score_tables import read_scores
 from dermascan.storage import Store, concurrently
 from dermascan.taxonomy import Taxonomy
 from dermascan.walkthrough import RunFailedError, Session, Walkthrough
@@ -267,7 +267,7 @@ def _times(session: Session, outcome: "RunOutcome", task: str) -> DagTimes:
 
 
 def _headline(findings: Findings) -> str:
-    from dermascan.assessment import headline  # noqa: PLC0415  # matplotlib
+    from dermascan.assessment.measurement import headline  # noqa: PLC0415  # matplotlib
 
     return headline(findings.evaluation)
 

@@ -28,8 +28,8 @@ from dermascan.evaluation.schema import CorruptionFigures, Robustness
 from dermascan.evaluation.scored import number_lesions
 from dermascan.evaluation.statistic import Flags, Floats, rounded
 from dermascan.fingerprint import fingerprint
+from dermascan.model.savedmodel import SCORING_BATCH, Scores
 from dermascan.progress import Progress
-from dermascan.savedmodel import SCORING_BATCH, Scores
 from dermascan.taxonomy import Taxonomy
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dermascan.cores import usable_cores
 from dermascan.evaluation.schema import Efficiency
 from dermascan.imaging import ImageSize
-from dermascan.savedmodel import SCORING_BATCH, Scores
+from dermascan.model.savedmodel import SCORING_BATCH, Scores
 
 _WARM_UP = 2
 _MEASUREMENTS = 9

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from dermascan.evaluation.schema import ExplanationCheck
 from dermascan.evaluation.statistic import Floats, rounded
 from dermascan.imaging import ImageSize
-from dermascan.network import NetworkSpec, build_network
-from dermascan.pretrained import InitialWeights
+from dermascan.learning.network import NetworkSpec, build_network
+from dermascan.learning.pretrained import InitialWeights
 
 Activations = NDArray[np.float32]
 # uint8 images (N, H, W, 3) RGB -> activations (N, h, w, classes).

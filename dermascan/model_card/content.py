@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from dermascan import __version__
 from dermascan.evaluation import Evaluation
+from dermascan.model.metadata import ModelMetadata
 from dermascan.model_card import quantities, wording
 from dermascan.model_card.document import Block, Bullets, Card, Facts, Paragraph, Section, Table
 from dermascan.model_card.guidelines import Guideline, Item, ReportingItems
-from dermascan.model_metadata import ModelMetadata
 from dermascan.reporting.page import share
 from dermascan.reporting.words import group_title
 from dermascan.taxonomy import CLASS_NAMES, LESION_CLASSES

@@ -4,9 +4,9 @@ import pytest
 from scored_tables import THRESHOLD, is_malignant, scored_table
 from sklearn import metrics
 
-from dermascan.calibration import softmax
 from dermascan.errors import InputError
 from dermascan.evaluation import CLASS_COLUMNS, evaluate
+from dermascan.model.calibration import softmax
 from dermascan.taxonomy import LESION_CLASSES, Taxonomy
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from dermascan.evaluation.efficiency import measure_efficiency
 from dermascan.imaging import ImageSize, Preprocessing
-from dermascan.network import NetworkSpec, build_network
-from dermascan.savedmodel import ModelMetadata, export, load_scorer
+from dermascan.learning.network import NetworkSpec, build_network
+from dermascan.model.savedmodel import ModelMetadata, export, load_scorer
 
 SIZE = ImageSize(24, 32)
 SECONDS_A_CALL, SECONDS_AN_IMAGE, SECONDS_TO_WARM_UP = 0.02, 0.004, 5.0

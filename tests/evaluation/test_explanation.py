@@ -12,7 +12,7 @@ from dermascan.evaluation.explanation import (
     randomised_activation,
 )
 from dermascan.imaging import ImageSize
-from dermascan.network import NetworkSpec, build_network
+from dermascan.learning.network import NetworkSpec, build_network
 
 SIZE = ImageSize(48, 64)
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), np.uint8)

@@ -9,6 +9,7 @@ from scored_tables import scored_table
 from dermascan import DISCLAIMER
 from dermascan.evaluation import evaluate
 from dermascan.imaging import Preprocessing
+from dermascan.model.metadata import ArrayDescription, ModelMetadata, SignatureDescription
 from dermascan.model_card import (
     Card,
     CardContext,
@@ -17,7 +18,6 @@ from dermascan.model_card import (
     load_reporting_items,
     model_card,
 )
-from dermascan.model_metadata import ArrayDescription, ModelMetadata, SignatureDescription
 from dermascan.reporting import ReportContext, evaluation_report
 from dermascan.taxonomy import LESION_CLASSES
 

@@ -1,0 +1,141 @@
+"""The candidate and the champion, scored on the same images.
+
+A champion of the candidate's dataset has not learned from the candidate's test images: no image
+ever moves to another split (`dermascan.splits`). A champion of another dataset may have.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from dermascan.assessment.score_tables import ROW_COLUMNS, read_scores, score_originals
+from dermascan.errors import IntegrityError, NotFoundError
+from dermascan.evaluation import Comparison, compare
+from dermascan.gate import ChampionComparison, Comparability
+from dermascan.layout import ModelKeys, TrainingKeys
+from dermascan.model.savedmodel import METADATA_FILE, ModelMetadata, Scorer
+from dermascan.registry import Champion, fetch_version
+from dermascan.storage import Store
+from dermascan.taxonomy import Taxonomy
+
+logger = logging.getLogger(__name__)
+
+MELANOMA = Taxonomy(malignant=("mel",))
+
+
+@dataclass(frozen=True)
+class _Contender:
+    """A model and its scores of the candidate's test images."""
+
+    metadata: ModelMetadata
+    table: pd.DataFrame
+
+
+def compare_with_champion(
+    store: Store, training: str, current: Champion, load: Callable[[Path], Scorer]
+) -> ChampionComparison:
+    """Score a candidate's test images with the champion too, and compare image by image.
+
+    The champion's files are checked against their SHA-256, and the images prepared from their
+    originals as the champion wants them. The result is kept for each champion.
+
+    Args:
+        store: the bucket.
+        training: fingerprint of the candidate's training run; it must have been evaluated.
+        current: the present champion.
+        load: makes a scorer of a folder, as `dermascan.model.savedmodel.load_scorer` does.
+
+    Raises:
+        IntegrityError: the champion cannot be read.
+    """
+    key = TrainingKeys(training).candidacy(current.model).comparison(current.version)
+    done = store.get_if_present(key)
+    if done is not None:
+        logger.info("compared with %s %d already", current.model, current.version)
+        return ChampionComparison.model_validate_json(done)
+    result = _compared(store, training, current, load)
+    store.put(key, result.model_dump_json(indent=1).encode(), "application/json")
+    return result
+
+
+def _compared(
+    store: Store, training: str, current: Champion, load: Callable[[Path], Scorer]
+) -> ChampionComparison:
+    candidate = _candidate(store, training)
+    with tempfile.TemporaryDirectory() as folder:
+        scorer = _champion_scorer(store, current, load, Path(folder))
+        champion = _scored(store, candidate, scorer)
+    evaluation = f"{ModelKeys(current.model).version(current.version)}evaluation.json"
+    theirs = _dataset_of(store.get_if_present(evaluation))
+    ours = _dataset_of(store.get(TrainingKeys(training).evaluation))
+    taxonomy = Taxonomy(malignant=candidate.metadata.malignant_classes)
+    return ChampionComparison(
+        version=current.version,
+        comparability=_comparability(candidate, champion, same_dataset=ours == theirs),
+        malignant=_comparison(candidate, champion, taxonomy),
+        melanoma=_comparison(_of_melanoma(candidate), _of_melanoma(champion), MELANOMA),
+    )
+
+
+def _champion_scorer(
+    store: Store, current: Champion, load: Callable[[Path], Scorer], folder: Path
+) -> Scorer:
+    try:
+        return load(fetch_version(store, current.model, current.version, folder))
+    except (IntegrityError, NotFoundError) as error:
+        raise IntegrityError(
+            f"champion {current.model} {current.version} cannot be scored: {error}. Restore its "
+            "files from a backup, or make another version champion (`dermascan models rollback`)"
+        ) from error
+
+
+def _candidate(store: Store, training: str) -> _Contender:
+    keys = TrainingKeys(training)
+    metadata = ModelMetadata.model_validate_json(store.get(keys.model + METADATA_FILE))
+    return _Contender(metadata, read_scores(store, keys.scores))
+
+
+def _scored(store: Store, candidate: _Contender, champion: Scorer) -> _Contender:
+    """Score the candidate's images with the champion, unless it is the very same training."""
+    if champion.metadata.training_fingerprint == candidate.metadata.training_fingerprint:
+        return candidate
+    scores = score_originals(store, candidate.table, champion)
+    rows = candidate.table[list(ROW_COLUMNS)]
+    return _Contender(champion.metadata, rows.merge(scores, on="isic_id", validate="1:1"))
+
+
+def _comparability(
+    candidate: _Contender, champion: _Contender, *, same_dataset: bool
+) -> Comparability:
+    if not same_dataset:
+        return Comparability.OTHER_DATASET
+    ours, theirs = candidate.metadata.malignant_classes, champion.metadata.malignant_classes
+    if set(ours) != set(theirs):
+        return Comparability.OTHER_CLASSES
+    return Comparability.SAME_IMAGES
+
+
+def _comparison(candidate: _Contender, champion: _Contender, taxonomy: Taxonomy) -> Comparison:
+    return compare(
+        candidate.table,
+        champion.table,
+        candidate.metadata.threshold,
+        champion.metadata.threshold,
+        taxonomy=taxonomy,
+    )
+
+
+def _of_melanoma(contender: _Contender) -> _Contender:
+    table = contender.table
+    return _Contender(contender.metadata, table.assign(p_malignant=table["p_mel"]))
+
+
+def _dataset_of(evaluation: bytes | None) -> str | None:
+    """Return what dataset an evaluation is of, in whatever form a version wrote it."""
+    found: object = json.loads(evaluation or b"{}").get("dataset")
+    return found if isinstance(found, str) else None

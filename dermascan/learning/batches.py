@@ -1,0 +1,113 @@
+"""Streams of training examples: TFRecord shards to batches of images, with augmentation.
+
+The order of the images and every change to them are functions of (seed, epoch) alone, so that
+a training that was killed goes on as if it had not been.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dermascan.imaging import ImageSize
+from dermascan.learning.augmentation import Augmentation, augment
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_PARALLEL_FILES = 4
+_SHUFFLE_BYTES = 200 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Local TFRecord files (gzip) of examples of one image size."""
+
+    paths: tuple[Path, ...]
+    image_size: ImageSize
+    batch_size: int
+
+
+def ordered_batches(shards: Shards) -> "tf.data.Dataset":
+    """Stream the examples once, in file order.
+
+    Returns:
+        Batches of (images uint8 (B, H, W, 3) RGB, labels int64 (B,)); the last may be smaller.
+    """
+    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+    records = tf.data.TFRecordDataset(_names(shards.paths), compression_type="GZIP")
+    examples = records.map(_Parse(shards.image_size), num_parallel_calls=tf.data.AUTOTUNE)
+    return examples.batch(shards.batch_size).prefetch(2)
+
+
+def training_batches(
+    shards: Shards, augmentation: Augmentation | None, seed: int, epoch: int, *, drop_last: bool
+) -> "tf.data.Dataset":
+    """Stream the examples of one epoch, shuffled and augmented.
+
+    Memory does not grow with the data: at most 200 MiB of images wait to be shuffled.
+
+    Args:
+        shards: what to read.
+        augmentation: None to leave the images as they are.
+        seed: of the whole training.
+        epoch: from 1.
+        drop_last: leave out what does not fill the last batch.
+
+    Returns:
+        Batches of (images float32 (B, H, W, 3) RGB, 0..255, labels int64 (B,)).
+    """
+    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+    random = np.random.default_rng([seed, epoch])
+    shuffle_seed, augment_seed = (int(value) for value in random.integers(2**31, size=2))
+    names = random.permutation(_names(shards.paths)).tolist()
+    size = shards.image_size
+    waiting = max(1, _SHUFFLE_BYTES // (size.height * size.width * 3))
+    records = tf.data.Dataset.from_tensor_slices(names).interleave(
+        _read_gzip, cycle_length=_PARALLEL_FILES, block_length=1, num_parallel_calls=1
+    )
+    shuffled = records.shuffle(waiting, seed=shuffle_seed, reshuffle_each_iteration=False)
+    examples = shuffled.map(_Parse(size), num_parallel_calls=tf.data.AUTOTUNE)
+    batches = examples.batch(shards.batch_size, drop_remainder=drop_last).enumerate()
+
+    def finish(index: "tf.Tensor", batch: tuple["tf.Tensor", ...]) -> tuple["tf.Tensor", ...]:
+        images, labels = batch
+        images = tf.cast(images, tf.float32)
+        if augmentation is not None:
+            draw_seed = tf.stack([tf.constant(augment_seed, tf.int64), index])
+            images = augment(images, augmentation, draw_seed)
+        return images, labels
+
+    return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+
+
+@dataclass(frozen=True)
+class _Parse:
+    """Decode one serialised example of `dermascan.records`."""
+
+    size: ImageSize
+
+    def __call__(self, record: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+        fields = {
+            "image": tf.io.FixedLenFeature([], tf.string),
+            "label": tf.io.FixedLenFeature([], tf.int64),
+        }
+        example = tf.io.parse_single_example(record, fields)
+        pixels = tf.io.decode_raw(example["image"], tf.uint8)
+        return tf.reshape(pixels, (self.size.height, self.size.width, 3)), example["label"]
+
+
+def _read_gzip(name: "tf.Tensor") -> "tf.data.Dataset":
+    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+    return tf.data.TFRecordDataset(name, compression_type="GZIP")
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    return [str(path) for path in paths]

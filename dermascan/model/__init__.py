@@ -1,0 +1,1 @@
+"""The exported model: networks joined, calibrated, described, written and loaded again."""

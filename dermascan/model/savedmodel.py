@@ -1,0 +1,265 @@
+"""One self-describing SavedModel: networks, their views and calibration, and how to use them."""
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermascan.errors import InputError, IntegrityError, NotFoundError
+from dermascan.model.ensemble import activation_model, averaged_outputs, image_size_of
+from dermascan.model.metadata import METADATA_FILE, ModelMetadata, read_metadata
+from dermascan.model.serving_graph import calibrated, fitted
+from dermascan.model.signatures import (
+    EXPLAIN_SIGNATURE,
+    FLOAT_SIGNATURE,
+    UINT8_SIGNATURE,
+    describe_signatures,
+    input_shape,
+)
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+__all__ = [
+    "METADATA_FILE",
+    "ModelMetadata",
+    "Scorer",
+    "Scores",
+    "export",
+    "load_scorer",
+    "read_metadata",
+]
+
+SCORING_BATCH = 32
+_REPORTED_PACKAGES = ("dermascan", "tensorflow", "keras", "numpy", "opencv-python-headless")
+
+_Arrays = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says of N images.
+
+    Attributes:
+        probabilities: float32 (N, 7), rows add up to 1, columns as `LESION_CLASSES`.
+        p_malignant: float32 (N,), 0..1.
+        embedding: float32 (N, D), the features before the classifier.
+    """
+
+    probabilities: NDArray[np.float32]
+    p_malignant: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+
+
+class Scorer:
+    """A loaded model; made by `load_scorer`."""
+
+    def __init__(self, loaded: object, metadata: ModelMetadata) -> None:
+        self.metadata = metadata
+        self._loaded = loaded  # a signature does not keep its model's variables alive
+        self._signatures = cast("Any", loaded).signatures
+        self._score = self._signatures[UINT8_SIGNATURE]
+
+    def score(self, images: NDArray[np.uint8], batch_size: int = SCORING_BATCH) -> Scores:
+        """Score images, some at a time.
+
+        Args:
+            images: uint8 (N, H, W, 3) RGB, 0..255, from `dermascan.imaging.prepare` with
+                `metadata.preprocessing`; N may be 0.
+            batch_size: how many go through the model together.
+
+        Returns:
+            One row for each image, in order; the same whatever the batch size, to 1e-6.
+
+        Raises:
+            InputError: the array has another type or shape.
+        """
+        outputs = self._batched(self._score, images, batch_size)
+        return Scores(outputs["probabilities"], outputs["p_malignant"], outputs["embedding"])
+
+    def explain(
+        self, images: NDArray[np.uint8], batch_size: int = SCORING_BATCH
+    ) -> NDArray[np.float32]:
+        """Show where in each image the evidence for each class lies.
+
+        Args:
+            images: as for `score`.
+            batch_size: how many go through the model together.
+
+        Returns:
+            float32 (N, h, w, 7), coarser than the image: class activation maps, see
+            `dermascan.model.ensemble.activation_model`; 0 speaks neither for nor against a class.
+
+        Raises:
+            InputError: the array has another type or shape, or the model was exported before
+                there were explanations.
+        """
+        if EXPLAIN_SIGNATURE not in self._signatures:
+            message = "the model cannot explain: it is of format 1; train it anew"
+            raise InputError(message)
+        return self._batched(self._signatures[EXPLAIN_SIGNATURE], images, batch_size)["activation"]
+
+    def _batched(self, signature: Any, images: NDArray[np.uint8], batch_size: int) -> _Arrays:
+        self._check(images)
+        if not len(images):  # TensorFlow's convolutions refuse an empty batch
+            one = _called(signature, np.zeros((1, *images.shape[1:]), np.uint8))
+            return {name: values[:0] for name, values in one.items()}
+        starts = range(0, len(images), batch_size)
+        parts = [_called(signature, images[start : start + batch_size]) for start in starts]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _check(self, images: NDArray[np.uint8]) -> None:
+        size = self.metadata.preprocessing.image_size
+        wanted = (size.height, size.width, 3)
+        if images.dtype != np.uint8 or images.shape[1:] != wanted:
+            message = (
+                f"the model takes uint8 images (N, {size.height}, {size.width}, 3), "
+                f"not {images.dtype} {images.shape}: prepare them with its preprocessing"
+            )
+            raise InputError(message)
+
+
+def _called(signature: Any, images: NDArray[np.uint8]) -> _Arrays:
+    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+    outputs = signature(images=tf.constant(images, tf.uint8))
+    return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+
+def export(
+    networks: "Sequence[keras.Model]", metadata: ModelMetadata, folder: Path
+) -> ModelMetadata:
+    """Write a SavedModel and its `metadata.json`.
+
+    Signatures, each with one input `images` (N, h, w, 3) RGB, 0..255: `serving_default` takes
+    float32 and `serve_uint8` uint8 and give the arrays of `Scores`; `explain` takes uint8 and
+    gives `activation`, see `Scorer.explain`. N is free, and so are h and w, unless the
+    preprocessing corrects colours or removes hairs, which the graph cannot. Images of another
+    size than the network's are brought to it, see `dermascan.model.serving_graph.fitted`.
+
+    Args:
+        networks: from `dermascan.learning.network.build_network`, trained, one or more.
+        metadata: number of networks, signatures and versions are filled in here.
+        folder: where to write; made if it is not there.
+
+    Returns:
+        The metadata as written.
+
+    Raises:
+        InputError: networks and preprocessing differ in image size.
+    """
+    import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
+    import tensorflow as tf  # noqa: PLC0415  # likewise
+
+    size = _agreed_size(networks, metadata)
+    score, explain = _graph(networks, metadata)
+    shape = input_shape(metadata)
+    archive = keras.export.ExportArchive()
+    for network in networks:
+        archive.track(network)
+    endpoints = (
+        (FLOAT_SIGNATURE, tf.float32, score),
+        (UINT8_SIGNATURE, tf.uint8, score),
+        (EXPLAIN_SIGNATURE, tf.uint8, explain),
+    )
+    for name, dtype, function in endpoints:
+        spec = tf.TensorSpec(shape, dtype, name="images")
+        archive.add_endpoint(name, _of_any_size(function, size), input_signature=[spec])
+    archive.write_out(str(folder), verbose=False)
+    described = _described(metadata, networks, score, explain)
+    (folder / METADATA_FILE).write_text(described.model_dump_json(indent=2))
+    return described
+
+
+def _of_any_size(function: Any, size: tuple[int, int]) -> Any:
+    def endpoint(images: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+        return cast("dict[str, tf.Tensor]", function(fitted(images, size)))
+
+    return endpoint
+
+
+def _graph(networks: "Sequence[keras.Model]", metadata: ModelMetadata) -> tuple[Any, Any]:
+    """Return the functions that score and explain fitted images, shared by the signatures."""
+    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+    averaged = averaged_outputs(networks, metadata.views)
+    activation = activation_model(networks)
+    spec = tf.TensorSpec((None, *image_size_of(networks), 3), tf.float32)
+
+    @tf.function(input_signature=[spec])  # type: ignore[untyped-decorator]  # TensorFlow has no types here
+    def score(images: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+        outputs = averaged(images, training=False)
+        probabilities, p_malignant = calibrated(
+            outputs["logits"], metadata.calibration, metadata.malignant_indices()
+        )
+        return {
+            "probabilities": probabilities,
+            "p_malignant": p_malignant,
+            "embedding": outputs["embedding"],
+        }
+
+    @tf.function(input_signature=[spec])  # type: ignore[untyped-decorator]  # likewise
+    def explain(images: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+        return {"activation": activation(images, training=False)}
+
+    return score, explain
+
+
+def _agreed_size(networks: "Sequence[keras.Model]", metadata: ModelMetadata) -> tuple[int, int]:
+    size, wanted = image_size_of(networks), metadata.preprocessing.image_size
+    if size != (wanted.height, wanted.width):
+        raise InputError(
+            f"the networks take images of {size}, but the preprocessing makes {wanted}"
+        )
+    return size
+
+
+def load_scorer(folder: Path) -> Scorer:
+    """Load an exported model.
+
+    Args:
+        folder: holds `saved_model.pb` and `metadata.json`.
+
+    Raises:
+        NotFoundError: one of the two is not there.
+        IntegrityError: the model cannot be read.
+    """
+    metadata = read_metadata(folder)
+    if not (folder / "saved_model.pb").is_file():
+        raise NotFoundError(f"{folder} holds no SavedModel")
+    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+    try:
+        return Scorer(tf.saved_model.load(str(folder)), metadata)
+    except (tf.errors.OpError, OSError, KeyError) as error:
+        raise IntegrityError(f"the SavedModel in {folder} cannot be read: {error}") from error
+
+
+def _described(
+    metadata: ModelMetadata, networks: "Sequence[keras.Model]", score: Any, explain: Any
+) -> ModelMetadata:
+    embedding = score.get_concrete_function().structured_outputs["embedding"]
+    activation = explain.get_concrete_function().structured_outputs["activation"]
+    changes = {
+        "networks": len(networks),
+        "signatures": describe_signatures(
+            metadata, tuple(embedding.shape), tuple(activation.shape)
+        ),
+        "versions": dict(_versions()),
+    }
+    return metadata.model_copy(update=changes)
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "python", platform.python_version()
+    for package in _REPORTED_PACKAGES:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:
+            continue
