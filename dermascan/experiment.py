@@ -90,6 +90,7 @@ def train_examples(
         dataset_fingerprint=examples.manifest_fingerprint,
         preprocessing=examples.preprocessing,
         licences=examples.licences,
+        dataset=examples.dataset,
     )
     name = training_fingerprint(config, data)
     tracker = None

@@ -3,6 +3,7 @@
 import operator
 import textwrap
 from enum import StrEnum
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +15,14 @@ from dermascan.errors import GateFailedError, InputError
 from dermascan.evaluation import (
     REQUIRED_COLUMNS,
     Comparison,
+    CorruptionFigures,
     Estimate,
     Evaluation,
+    Robustness,
     evaluate,
     figure,
 )
+from dermascan.evaluation.corruption import CORRUPTIONS, STRENGTHS
 
 NOT_DEFINED = "not defined on this test set"
 
@@ -52,19 +56,28 @@ class FloorRule(_Frozen):
     comparison: Literal["at_least", "at_most", "above", "below"]
     threshold: FiniteFloat
     relative_to: str | None = None
+    absolute: bool = False
     when: Condition | None = None
     if_undefined: Literal["fail", "pass"] = "fail"
     why: str = Field(min_length=1)
 
 
 class NonInferiorityRule(_Frozen):
-    """A figure of which no loss against the champion may be shown that could exceed `margin`."""
+    """A figure of which the champion's must be matched up to `margin`.
+
+    Where `proof_when` holds, a loss must be shown to be below the margin; elsewhere it is enough
+    that no loss is shown that may exceed it. `include/gate.yaml` says why.
+    """
 
     name: str = Field(min_length=1)
     metric: Literal[
-        "malignant.roc_auc", "malignant.sensitivity", "balanced_accuracy", "classes.mel.roc_auc"
+        "malignant.roc_auc",
+        "malignant.sensitivity_at_90_specificity",
+        "balanced_accuracy",
+        "classes.mel.roc_auc",
     ]
     margin: FiniteFloat = Field(ge=0)
+    proof_when: Condition | None = None
     if_undefined: Literal["fail", "pass"] = "fail"
     why: str = Field(min_length=1)
 
@@ -104,11 +117,23 @@ class ChampionComparison(_Frozen):
     malignant: Comparison
     melanoma: Comparison
 
+    @property
+    def decides(self) -> bool:
+        """Tell whether the comparison may stop a promotion."""
+        return self.comparability is Comparability.SAME_IMAGES
+
+    @property
+    def note(self) -> str:
+        """Return what the comparison is worth, in a sentence."""
+        return _COMPARISON_NOTES[self.comparability]
+
     def difference(self, rule: NonInferiorityRule) -> Estimate:
         """Return the candidate's figure minus the champion's."""
         return {
             "malignant.roc_auc": self.malignant.difference,
-            "malignant.sensitivity": self.malignant.sensitivity_difference,
+            "malignant.sensitivity_at_90_specificity": (
+                self.malignant.sensitivity_at_90_specificity_difference
+            ),
             "balanced_accuracy": self.malignant.balanced_accuracy_difference,
             "classes.mel.roc_auc": self.melanoma.difference,
         }[rule.metric]
@@ -232,7 +257,7 @@ def check(
     floors = tuple(_check_floor(evaluation, rule) for rule in rules.rules)
     if champion is None:
         return GateResult(results=floors)
-    comparisons = (_check_champion(champion, rule) for rule in rules.non_inferiority)
+    comparisons = (_check_champion(evaluation, champion, rule) for rule in rules.non_inferiority)
     return GateResult(
         results=(*floors, *comparisons),
         champion=champion.comparability,
@@ -254,12 +279,13 @@ def _check_floor(evaluation: Evaluation, rule: FloorRule) -> RuleResult:
     value = figure(evaluation, rule.metric)
     base = figure(evaluation, rule.relative_to) if rule.relative_to else 0.0
     needed, got = _needed(rule, base), _got(value)
+    judged = abs(value) if rule.absolute and value is not None else value
     if rule.when and not _holds(evaluation, rule.when):
         condition = f"{rule.when.metric} is at least {_number(rule.when.at_least)}"
         return _result(rule, value, f"{needed}, where {condition}", got, Outcome.SHOWN)
-    if value is None or base is None:
+    if judged is None or base is None:
         return _result(rule, value, needed, got, _if_undefined(rule))
-    met = _COMPARISONS[rule.comparison](value, round(base + rule.threshold, _DECIMALS))
+    met = _COMPARISONS[rule.comparison](judged, round(base + rule.threshold, _DECIMALS))
     return _result(rule, value, needed, got, _outcome(met))
 
 
@@ -269,7 +295,7 @@ def _holds(evaluation: Evaluation, condition: Condition) -> bool:
 
 
 def _needed(rule: FloorRule, base: float | None) -> str:
-    words = rule.comparison.replace("_", " ")
+    words = ("absolute value " if rule.absolute else "") + rule.comparison.replace("_", " ")
     if not rule.relative_to:
         return f"{words} {_number(rule.threshold)}"
     if base is None:
@@ -278,26 +304,38 @@ def _needed(rule: FloorRule, base: float | None) -> str:
     return f"{words} {bound} ({rule.relative_to} {_number(base)} {rule.threshold:+g})"
 
 
-def _check_champion(champion: ChampionComparison, rule: NonInferiorityRule) -> RuleResult:
+def _check_champion(
+    evaluation: Evaluation, champion: ChampionComparison, rule: NonInferiorityRule
+) -> RuleResult:
     difference = champion.difference(rule)
-    needed = f"loss below {rule.margin:g}, or not beyond chance"
+    must_prove = rule.proof_when is None or _holds(evaluation, rule.proof_when)
+    needed = _needed_against_champion(rule, must_prove=must_prove)
     got = _got_against_champion(difference)
-    if champion.comparability is not Comparability.SAME_IMAGES:
+    if not champion.decides:
         return _result(rule, difference.value, needed, got, Outcome.SHOWN)
     if difference.value is None:
         return _result(rule, None, needed, got, _if_undefined(rule))
-    met = _is_non_inferior(difference, rule.margin)
+    met = _is_matched(difference, rule.margin, must_prove=must_prove)
     return _result(rule, difference.value, needed, got, _outcome(met))
 
 
-def _is_non_inferior(difference: Estimate, margin: float) -> bool:
-    """Tell whether a loss is below the margin, or none is shown; see `include/gate.yaml`.
+def _needed_against_champion(rule: NonInferiorityRule, *, must_prove: bool) -> str:
+    if must_prove or rule.proof_when is None:
+        return f"loss shown to be at most {rule.margin:g}"
+    limit = f"{rule.proof_when.metric} below {_number(rule.proof_when.at_least)}"
+    return f"no loss shown that may exceed {rule.margin:g} ({limit})"
+
+
+def _is_matched(difference: Estimate, margin: float, *, must_prove: bool) -> bool:
+    """Tell whether a loss is at most the margin or, without `must_prove`, whether none is shown.
 
     A difference without an interval, such as that of a model from itself, stands for both ends.
     """
     low = difference.value if difference.low is None else difference.low
     high = difference.value if difference.high is None else difference.high
-    return low is not None and high is not None and (low >= -margin or high >= 0)
+    if low is None or high is None:
+        return False
+    return low >= -margin or (high >= 0 and not must_prove)
 
 
 def _got(value: float | None) -> str:
@@ -367,11 +405,29 @@ def _place(content: object, location: tuple[int | str, ...]) -> str:
     return ".".join(map(str, location)) or "the whole file"
 
 
+def _evaluation_of_nothing() -> Evaluation:
+    """Return an evaluation that has every figure, none of them defined."""
+    empty = evaluate(pd.DataFrame(columns=list(REQUIRED_COLUMNS)), 0.5, dataset="")
+    corruptions = tuple(
+        CorruptionFigures(name=name, strength=strength, roc_auc=Estimate(), auc_lost=None)
+        for name, strength in product(CORRUPTIONS, STRENGTHS)
+    )
+    robustness = Robustness(
+        images=0,
+        corruptions=corruptions,
+        images_at_3=0,
+        malignant_at_3=0,
+        mean_auc_lost_at_3=Estimate(),
+    )
+    return empty.model_copy(update={"robustness": robustness})
+
+
 def _check_metrics(path: Path, rules: GateRules) -> None:
-    nothing = evaluate(pd.DataFrame(columns=list(REQUIRED_COLUMNS)), 0.5, dataset="")
+    nothing = _evaluation_of_nothing()
     used = [(rule.name, rule.metric) for rule in rules.rules]
     used += [(rule.name, rule.relative_to) for rule in rules.rules if rule.relative_to]
     used += [(rule.name, rule.when.metric) for rule in rules.rules if rule.when]
+    used += [(r.name, r.proof_when.metric) for r in rules.non_inferiority if r.proof_when]
     for name, metric in used:
         try:
             figure(nothing, metric)

@@ -110,4 +110,10 @@ def robustness() -> Robustness:
         for strength in (1, 2, 3)
     ]
     undefined = CorruptionFigures(name="blur", strength=4, roc_auc=Estimate(), auc_lost=None)
-    return Robustness(images=40, corruptions=(*figures, undefined), mean_auc_lost_at_3=0.06)
+    return Robustness(
+        images=40,
+        corruptions=(*figures, undefined),
+        images_at_3=120,
+        malignant_at_3=30,
+        mean_auc_lost_at_3=Estimate(value=0.06, low=0.02, high=0.1),
+    )

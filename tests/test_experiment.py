@@ -1,6 +1,7 @@
 """What becomes of a trained model; the models are dummies, so that no TensorFlow is needed."""
 
 import io
+import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from dermascan import experiment
 from dermascan.assessment.head_to_head import compare_with_champion
 from dermascan.errors import ConflictError, GateFailedError, IntegrityError
 from dermascan.evaluation import CLASS_COLUMNS, evaluate
+from dermascan.evaluation.schema import EVALUATION_VERSION
 from dermascan.experiment import promote_model
 from dermascan.fingerprint import sha256_hex
 from dermascan.gate import Comparability, GateResult
@@ -338,6 +340,20 @@ def test_judge_prepares_the_images_as_the_champion_wants_them(store, rules):
     compared = compare_with_champion(store, "large", present_champion(store), must_not_be_called)
     assert compared.malignant.other_roc_auc == 1.0
     assert compared.malignant.difference.value == 0
+
+
+def test_comparison_by_another_version_of_the_code_is_not_used_again(store, rules):
+    put_trained(store, "first", ImageSize(32, 40))
+    judge(store, "first", MODEL, rules)
+    promote_model(store, "first", MODEL, "run")
+    put_trained(store, "second", ImageSize(32, 40))
+    judge(store, "second", MODEL, rules)
+    champion = present_champion(store)
+    key = TrainingKeys("second").candidacy(MODEL).comparison(champion.version)
+    kept = json.loads(store.get(key))
+    store.put_json(key, kept | {"version": EVALUATION_VERSION - 1})
+    with pytest.raises(AssertionError, match="loaded"):
+        compare_with_champion(store, "second", champion, must_not_be_called)
 
 
 def must_not_be_called(folder: Path) -> DummyScorer:

@@ -62,7 +62,9 @@ def against_champion(
         other_roc_auc=None,
         difference=difference,
         delong_p=None,
+        sensitivity_at_90_specificity_difference=difference,
         sensitivity_difference=difference,
+        specificity_difference=difference,
         balanced_accuracy_difference=difference,
     )
     return ChampionComparison(
@@ -72,14 +74,20 @@ def against_champion(
 
 def measured(evaluation: Evaluation, **changes: float | None) -> Evaluation:
     """Add what is measured beside the scores, all of it fine unless changed."""
-    figures = {"lost": 0.04, "randomised": 0.05, "milliseconds": 12.0, "bytes": 15_000_000}
-    figures |= changes
+    figures = {"lost": 0.04, "randomised": 0.05, "repeated": 0.9, "at_3": 120}
+    figures |= {"milliseconds": 12.0, "bytes": 15_000_000} | changes
     parts = {
-        "robustness": Robustness(images=50, corruptions=(), mean_auc_lost_at_3=figures["lost"]),
+        "robustness": Robustness(
+            images=50,
+            corruptions=(),
+            images_at_3=figures["at_3"],
+            malignant_at_3=figures["at_3"],
+            mean_auc_lost_at_3=Estimate(value=figures["lost"]),
+        ),
         "explanation": ExplanationCheck(
             images=20,
             similarity_randomised=figures["randomised"],
-            similarity_repeated=0.9,
+            similarity_repeated=figures["repeated"],
             passed=True,
         ),
         "efficiency": Efficiency(
@@ -189,21 +197,42 @@ def test_floor_whose_condition_is_undefined_does_not_bind():
     assert check(with_auc(0.5), None, rules).results[0].outcome is Outcome.SHOWN
 
 
+@pytest.mark.parametrize("value", [0.3, -0.3])
+def test_floor_on_the_absolute_value_binds_on_both_sides(value):
+    rules = floor(comparison="at_most", threshold=0.3, absolute=True)
+    assert check(with_auc(value), None, rules).passed
+    beyond = check(with_auc(1.01 * value), None, rules).results[0]
+    assert (beyond.passed, beyond.needed) == (False, "absolute value at most 0.3000")
+    assert not check(with_auc(None), None, rules).passed
+
+
+PROOF = {"metric": "malignant.images", "at_least": 100}
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "passed"),
+    ("low", "high", "proven", "unrefuted"),
     [
-        (-0.009, -0.001, True),  # a loss, but below the margin
-        (-0.010, -0.001, True),
-        (-0.011, -0.001, False),  # a loss that may exceed the margin
-        (-0.011, 0.0, True),  # no loss is shown
-        (-0.200, 0.1, True),
-        (-0.200, -0.1, False),
-        (0.001, 0.1, True),
+        (-0.009, -0.001, True, True),  # a loss, but below the margin
+        (-0.010, -0.001, True, True),
+        (-0.011, -0.001, False, False),  # a loss that may exceed the margin
+        (-0.011, 0.0, False, True),  # no loss is shown
+        (-0.200, 0.1, False, True),
+        (-0.200, -0.1, False, False),
+        (0.001, 0.1, True, True),
     ],
 )
-def test_champion_is_matched_unless_a_loss_is_shown_that_may_exceed_the_margin(low, high, passed):
+def test_champion_is_matched_by_proof_from_enough_images_on_and_unless_refuted_below(
+    low, high, proven, unrefuted
+):
     champion = against_champion((low + high) / 2, low, high)
-    assert check(with_auc(0.9), champion, non_inferior(0.01)).passed is passed
+    rules = non_inferior(0.01, proof_when=PROOF)
+    assert check(with_auc(0.9, images=100), champion, rules).passed is proven
+    assert check(with_auc(0.9, images=99), champion, rules).passed is unrefuted
+
+
+def test_champion_rule_without_a_condition_always_asks_for_proof():
+    champion = against_champion(-0.05, -0.2, 0.1)
+    assert not check(with_auc(0.9, images=3), champion, non_inferior(0.01)).passed
 
 
 @pytest.mark.parametrize(("value", "passed"), [(0.0, True), (-0.01, True), (-0.02, False)])
@@ -215,7 +244,7 @@ def test_champion_comparison_without_interval_is_judged_by_the_difference(value,
     ("metric", "at_fault"),
     [
         ("malignant.roc_auc", "difference"),
-        ("malignant.sensitivity", "sensitivity_difference"),
+        ("malignant.sensitivity_at_90_specificity", "sensitivity_at_90_specificity_difference"),
         ("balanced_accuracy", "balanced_accuracy_difference"),
     ],
 )
@@ -230,9 +259,15 @@ def test_champion_rule_looks_at_its_own_figure(metric, at_fault):
 
 def test_champion_rule_says_what_was_found():
     result = check(with_auc(0.9), against_champion(-0.2, -0.3, -0.1), non_inferior(0.01)).results[1]
-    assert result.needed == "loss below 0.01, or not beyond chance"
+    assert result.needed == "loss shown to be at most 0.01"
     assert result.got == "-0.2000 (-0.3000 to -0.1000)"
     assert result.value == -0.2
+
+
+def test_champion_rule_that_asks_for_no_proof_does_not_claim_it():
+    rules = non_inferior(0.01, proof_when=PROOF)
+    result = check(with_auc(0.9, images=99), against_champion(-0.05, -0.2, 0.1), rules).results[1]
+    assert result.needed == "no loss shown that may exceed 0.01 (malignant.images below 100)"
 
 
 @pytest.mark.parametrize(
@@ -307,6 +342,8 @@ def test_own_rules_on_a_large_test_set_stop_a_model_that_a_small_one_lets_pass()
         ({"lost": 0.11}, "robustness.mean_auc_lost_at_3"),
         ({"lost": None}, "robustness.mean_auc_lost_at_3"),
         ({"randomised": 0.6}, "explanation.similarity_randomised"),
+        ({"randomised": -0.9}, "explanation.similarity_randomised"),
+        ({"repeated": 0.5}, "explanation.similarity_repeated"),
         ({"milliseconds": 301.0}, "efficiency.milliseconds_per_image"),
         ({"bytes": 300_000_000}, "efficiency.bytes"),
     ],
@@ -315,6 +352,28 @@ def test_own_rules_fail_a_model_for_each_thing_measured_beside_the_scores(change
     learnt = evaluate(table_of_certain_answers(right=40, wrong=2), 0.5)
     result = check(measured(learnt, **change), None, load_rules(RULES_FILE))
     assert [r.metric for r in result.results if not r.passed] == [metric]
+
+
+def test_own_rules_show_the_loss_on_too_few_corrupted_images_and_fail_it_on_none():
+    learnt = evaluate(table_of_certain_answers(right=40, wrong=2), 0.5)
+    rules = load_rules(RULES_FILE)
+    assert check(measured(learnt, lost=0.2, at_3=99), None, rules).passed
+    unmeasured = measured(learnt).model_copy(update={"robustness": None})
+    failed = [r.metric for r in check(unmeasured, None, rules).results if not r.passed]
+    assert failed == ["robustness.images_at_3"]
+
+
+@pytest.mark.parametrize("images", [32, 293])
+def test_own_rules_pass_a_retraining_with_another_seed(images):
+    half_widths = {"difference": 0.008, "balanced_accuracy_difference": 0.04}
+    half_widths |= {"sensitivity_at_90_specificity_difference": 0.05}
+    losses = {  # two standard errors lower by chance
+        name: Estimate(value=-half, low=-2 * half, high=0.0) for name, half in half_widths.items()
+    }
+    seeds = against_champion(0.0, -0.012, 0.012)
+    seeds = seeds.model_copy(update={"malignant": seeds.malignant.model_copy(update=losses)})
+    results = check(with_auc(0.95, images=images), seeds, load_rules(RULES_FILE)).results
+    assert all(r.passed for r in results if "against the champion" in r.name)
 
 
 def test_own_rules_pass_a_model_against_itself_and_fail_it_against_a_much_better_one():
@@ -364,6 +423,8 @@ def write_rule(path: Path, **fields: object) -> None:
         {"relative_to": "chance"},
         {"when": {"metric": "malignant.number", "at_least": 1}},
         {"when": {"metric": "malignant.images"}},
+        {"metric": "slices.sex.femal.roc_auc", "if_undefined": "pass"},
+        {"metric": "robustness.corruptions.blurr_3.auc_lost", "if_undefined": "pass"},
         {"comparison": "equals"},
         {"threshold": "high"},
         {"threshold": float("nan")},
@@ -392,10 +453,21 @@ def test_load_rules_without_a_file_names_it(rules_file):
         load_rules(rules_file)
 
 
-@pytest.mark.parametrize("field", [{"margin": -1}, {"metric": "accuracy"}])
+@pytest.mark.parametrize(
+    "field", [{"margin": -1}, {"metric": "accuracy"}, {"metric": "malignant.sensitivity"}]
+)
 def test_load_rules_with_a_bad_comparison_with_the_champion_names_the_rule(rules_file, field):
     write_rule(rules_file)
     rule = {"name": "worse", "metric": "balanced_accuracy", "margin": 0, "why": "because"} | field
     rules_file.write_text(rules_file.read_text() + yaml.safe_dump({"non_inferiority": [rule]}))
     with pytest.raises(InputError, match=rf"rule 'worse' {next(iter(field))}"):
+        load_rules(rules_file)
+
+
+def test_load_rules_with_a_bad_condition_of_proof_names_the_rule(rules_file):
+    write_rule(rules_file)
+    rule = {"name": "worse", "metric": "balanced_accuracy", "margin": 0, "why": "because"}
+    rule["proof_when"] = {"metric": "malignant.number", "at_least": 1}
+    rules_file.write_text(rules_file.read_text() + yaml.safe_dump({"non_inferiority": [rule]}))
+    with pytest.raises(InputError, match=r"rule 'worse'.*malignant\.number"):
         load_rules(rules_file)

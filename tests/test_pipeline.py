@@ -35,9 +35,11 @@ from dermascan.isic.synthetic import write_archive
 from dermascan.layout import TrainingKeys
 from dermascan.learning.network import NetworkSpec
 from dermascan.learning.training import TrainingConfig
+from dermascan.model.metadata import METADATA_FILE, ModelMetadata
 from dermascan.registry import ModelReference, champion, list_versions
 from dermascan.splits import leaks
 from dermascan.storage import Store
+from dermascan.taxonomy import LESION_CLASSES
 from dermascan.validation import validate
 
 SUITES = Path(__file__).parents[1] / "include" / "expectations"
@@ -128,6 +130,19 @@ def test_split_divides_no_lesion_patient_or_near_duplicate(pipeline):
     )
     assignment = dict(zip(table["isic_id"], table["split"], strict=True))
     assert leaks(manifest[manifest["isic_id"].isin(assignment)], assignment) == []
+
+
+def test_trained_model_says_what_it_was_trained_on(pipeline):
+    key = TrainingKeys(pipeline.training).model + METADATA_FILE
+
+    metadata = ModelMetadata.model_validate_json(pipeline.store.get(key))
+
+    assert metadata.dataset == "drawn"
+    assert (
+        metadata.class_counts
+        == dict.fromkeys(LESION_CLASSES, 0) | pipeline.examples.counts["train"]
+    )
+    assert metadata.dataset_fingerprint == pipeline.examples.manifest_fingerprint
 
 
 def test_split_when_the_dataset_was_not_validated_is_refused(pipeline, tmp_path):

@@ -133,8 +133,8 @@ def _trust_rows(evaluation: Evaluation) -> Iterator[Row]:
     yield _row("ECE before calibration", evaluation.uncalibrated.ece)
     yield _row("ECE after calibration", evaluation.calibrated.ece)
     if (robustness := evaluation.robustness) is not None:
-        name = f"mean AUC lost to corruptions of strength 3 ({robustness.images:,} images)"
-        yield Row(name, decimal(robustness.mean_auc_lost_at_3))
+        name = f"mean AUC lost to corruptions of strength 3 ({robustness.images_at_3:,} images)"
+        yield _row(name, robustness.mean_auc_lost_at_3)
     if (worst := evaluation.worst_slice) is not None:
         where = f"{group_title(worst.group)}: {worst.name}"
         size = f"{worst.images:,} images, {worst.malignant:,} malignant"

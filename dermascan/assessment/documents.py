@@ -16,6 +16,7 @@ from dermascan.fingerprint import Plain
 from dermascan.gate import ChampionComparison, GateResult
 from dermascan.layout import DatasetKeys, TrainingKeys
 from dermascan.learning.fitting import EpochRecord, best_epoch
+from dermascan.model.calibration import Calibration
 from dermascan.model.savedmodel import METADATA_FILE, ModelMetadata
 from dermascan.model_card import (
     CardContext,
@@ -152,7 +153,7 @@ def _report(store: Store, training: str, verdict: Verdict) -> str:
         context,
         taxonomy=Taxonomy(malignant=metadata.malignant_classes),
         gallery=gallery.items,
-        comparison=verdict.champion.malignant if verdict.champion else None,
+        comparison=verdict.champion,
         history=learning_curves(store, keys),
     )
 
@@ -166,7 +167,17 @@ def _report_facts(metadata: ModelMetadata, training: str) -> tuple[tuple[str, st
         ("Views averaged", str(metadata.views.count)),
         ("Image size", str(metadata.preprocessing.image_size)),
         ("Operating threshold", f"{metadata.threshold:.3f} ({metadata.threshold_choice})"),
-        ("Temperature", f"{metadata.temperature:.3f} (fitted on validation)"),
+        *_calibration_facts(metadata.calibration),
+    )
+
+
+def _calibration_facts(calibration: Calibration) -> tuple[tuple[str, str], ...]:
+    offsets = ", ".join(f"{offset:.3f}" for offset in calibration.class_offsets) or "none"
+    line = f"{calibration.malignant_slope:.3f}, {calibration.malignant_offset:.3f}"
+    return (
+        ("Temperature", f"{calibration.temperature:.3f} (fitted on validation)"),
+        ("Slope and offset of p_malignant", f"{line} (1 and 0 change nothing)"),
+        ("Class offsets, from training images", offsets),
     )
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dermascan.assessment.score_tables import ROW_COLUMNS, read_scores, score_originals
 from dermascan.errors import IntegrityError, NotFoundError
 from dermascan.evaluation import Comparison, compare
+from dermascan.evaluation.schema import EVALUATION_VERSION
 from dermascan.gate import ChampionComparison, Comparability
 from dermascan.layout import ModelKeys, TrainingKeys
 from dermascan.model.savedmodel import METADATA_FILE, ModelMetadata, Scorer
@@ -36,13 +38,23 @@ class _Contender:
     table: pd.DataFrame
 
 
+class _Kept(BaseModel):
+    """A comparison as it is stored, with the `EVALUATION_VERSION` that it was made by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
+    comparison: ChampionComparison
+
+
 def compare_with_champion(
     store: Store, training: str, current: Champion, load: Callable[[Path], Scorer]
 ) -> ChampionComparison:
     """Score a candidate's test images with the champion too, and compare image by image.
 
     The champion's files are checked against their SHA-256, and the images prepared from their
-    originals as the champion wants them. The result is kept for each champion.
+    originals as the champion wants them. The result is kept for each champion, and used until
+    `EVALUATION_VERSION` changes.
 
     Args:
         store: the bucket.
@@ -54,13 +66,22 @@ def compare_with_champion(
         IntegrityError: the champion cannot be read.
     """
     key = TrainingKeys(training).candidacy(current.model).comparison(current.version)
-    done = store.get_if_present(key)
+    done = _kept_comparison(store, key)
     if done is not None:
         logger.info("compared with %s %d already", current.model, current.version)
-        return ChampionComparison.model_validate_json(done)
+        return done
     result = _compared(store, training, current, load)
-    store.put(key, result.model_dump_json(indent=1).encode(), "application/json")
+    kept = _Kept(version=EVALUATION_VERSION, comparison=result)
+    store.put(key, kept.model_dump_json(indent=1).encode(), "application/json")
     return result
+
+
+def _kept_comparison(store: Store, key: str) -> ChampionComparison | None:
+    try:
+        kept = _Kept.model_validate_json(store.get_if_present(key) or b"{}")
+    except ValidationError:
+        return None
+    return kept.comparison if kept.version == EVALUATION_VERSION else None
 
 
 def _compared(

@@ -22,12 +22,14 @@ from dermascan.dataset import decode_manifest
 from dermascan.evaluation import Evaluation, ExplanationCheck, Robustness, evaluate, figure
 from dermascan.evaluation.corruption import (
     CORRUPTIONS,
+    IMAGES_AT_3,
     STRENGTHS,
     measure_robustness,
     stratified_subset,
 )
 from dermascan.evaluation.efficiency import measure_efficiency
 from dermascan.evaluation.explanation import check_explanations, randomised_activation
+from dermascan.evaluation.schema import EVALUATION_VERSION
 from dermascan.example_set import ExampleSet, read_split
 from dermascan.layout import DatasetKeys, TrainingKeys
 from dermascan.model.savedmodel import ModelMetadata, Scorer, load_scorer
@@ -59,6 +61,7 @@ _METRICS = (
     "balanced_accuracy",
     "classes.mel.roc_auc",
     "robustness.mean_auc_lost_at_3",
+    "robustness.mean_auc_lost_at_3.high",
 )
 
 
@@ -67,19 +70,22 @@ class AssessmentPlan:
     """How much is measured; nearly all of an evaluation's time goes into corrupted images.
 
     Attributes:
-        network_passes: how often corrupted images may go through a network of 144x192 pixels,
-            all together: about 6 minutes of EfficientNet-Lite0 on two cores. Larger images,
-            several networks and several views of each image use them up sooner.
-        least_corrupted: images that are corrupted whatever it costs.
+        network_passes: how often the images that are corrupted in every way may go through a
+            network of 144x192 pixels, all together: about 6 minutes of EfficientNet-Lite0 on two
+            cores. Larger images, several networks and several views use them up sooner.
+        least_corrupted: images that are corrupted in every way whatever it costs.
+        images_at_3: images that are corrupted at strength 3, whatever it costs; each is scored
+            once for every corruption and once as it is.
         explained: images on which explanations are checked.
     """
 
     network_passes: int = 30_000
     least_corrupted: int = 150
+    images_at_3: int = IMAGES_AT_3
     explained: int = 48
 
     def corrupted_images(self, metadata: ModelMetadata) -> int:
-        """Return about how many test images to corrupt in every way."""
+        """Return about how many test images to corrupt in every way and strength."""
         size = metadata.preprocessing.image_size
         pixels = size.height * size.width / _PIXELS_OF_A_PASS
         passes = metadata.networks * metadata.views.count * pixels
@@ -109,7 +115,7 @@ def evaluate_model(
     """Score validation and test split with the exported model, and measure it.
 
     Leaves the scores, the gallery, a reference to the examples and, last, the evaluation. What
-    is there already is not done again, unless an earlier version wrote it in another form.
+    is there already is not done again, unless an earlier version made it.
 
     Args:
         store: the bucket.
@@ -130,7 +136,8 @@ def evaluate_model(
             store, examples, scorer, SplitRecords.fetch(store, examples, "val", folder)
         )
         test = SplitRecords.fetch(store, examples, "test", folder)
-        table = _with_image_facts(store, examples, _score(store, examples, scorer, test), test)
+        scored = _score(store, examples, scorer, test)
+        table = _with_image_facts(store, examples, scored, skin_tones(scorer.metadata, test))
         subject = _Subject(scorer, model, test, table)
         evaluation = _measured(subject, validation, examples.dataset, plan)
         write_scores(store, keys.validation_scores, validation)
@@ -169,10 +176,13 @@ def _read_evaluation(store: Store, keys: TrainingKeys) -> Evaluation | None:
     if body is None:
         return None
     try:
-        return Evaluation.model_validate_json(body)
+        found = Evaluation.model_validate_json(body)
     except ValidationError:
-        logger.info("the evaluation is of an earlier version: evaluating again")
-        return None
+        found = None
+    if found is not None and found.version == EVALUATION_VERSION:
+        return found
+    logger.info("the evaluation is of another version: evaluating again")
+    return None
 
 
 def _score(
@@ -183,13 +193,23 @@ def _score(
 
 
 def _with_image_facts(
-    store: Store, examples: ExampleSet, table: pd.DataFrame, records: SplitRecords
+    store: Store, examples: ExampleSet, table: pd.DataFrame, tones: dict[str, float]
 ) -> pd.DataFrame:
     key = DatasetKeys(examples.dataset).manifest(examples.manifest_fingerprint)
     manifest = decode_manifest(store.get(key))[["isic_id", *_MANIFEST_COLUMNS]]
-    angles = {record.isic_id: individual_typology_angle(record.image) for record in records}
     known = table.merge(manifest.rename(columns=_MANIFEST_COLUMNS), on="isic_id", validate="1:1")
-    return known.assign(ita=known["isic_id"].map(angles).astype(float))
+    return known.assign(ita=known["isic_id"].map(tones).astype(float))
+
+
+def skin_tones(metadata: ModelMetadata, records: SplitRecords) -> dict[str, float]:
+    """Estimate skin tones; none where preparation changes colours or paints over hair.
+
+    The angle would then describe the correction: `colour_constancy` brings every image to the
+    same light, `hair_removal` replaces skin.
+    """
+    if metadata.preprocessing.colour_constancy or metadata.preprocessing.hair_removal:
+        return {}
+    return {record.isic_id: individual_typology_angle(record.image) for record in records}
 
 
 def _measured(
@@ -215,17 +235,18 @@ def _measured(
     parts = {
         "efficiency": efficiency,
         "explanation": explanation,
-        "robustness": _robustness(subject, plan.corrupted_images(metadata)),
+        "robustness": _robustness(subject, plan),
     }
     return evaluation.model_copy(update=parts)
 
 
-def _robustness(subject: _Subject, images: int) -> Robustness:
+def _robustness(subject: _Subject, plan: AssessmentPlan) -> Robustness:
     return measure_robustness(
         ((record.isic_id, record.image) for record in subject.test),
         subject.scorer,
         subject.table,
-        subset=images,
+        subset=plan.corrupted_images(subject.scorer.metadata),
+        images_at_3=plan.images_at_3,
         taxonomy=subject.taxonomy,
     )
 

@@ -36,6 +36,8 @@ def show(
     context: typer.Context, version: str = typer.Argument("champion"), model: Name = "dermascan"
 ) -> None:
     """Show a version's figures, its files' place and the moves of the champion."""
+    from pydantic import ValidationError  # noqa: PLC0415  # likewise
+
     from dermascan.evaluation import Evaluation  # noqa: PLC0415  # fast `--help`
     from dermascan.experiment import headline  # noqa: PLC0415  # fast `--help`
     from dermascan.layout import ModelKeys  # noqa: PLC0415  # fast `--help`
@@ -45,7 +47,11 @@ def show(
     number = resolve_version(store, ModelReference(model, version))
     prefix = ModelKeys(model).version(number)
     typer.echo(f"{model} version {number}: {store.address(prefix)}")
-    typer.echo(headline(Evaluation.model_validate_json(store.get(f"{prefix}evaluation.json"))))
+    key = f"{prefix}evaluation.json"
+    try:
+        typer.echo(headline(Evaluation.model_validate_json(store.get(key))))
+    except ValidationError:
+        typer.echo(f"evaluated by another release of DermaScan, see {store.address(key)}")
     for move in history(store, model):
         typer.echo(_line(move))
 

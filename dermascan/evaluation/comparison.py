@@ -16,6 +16,7 @@ from dermascan.taxonomy import Taxonomy
 
 # Below lies the rounding error of placements that are all equal.
 _SMALLEST_VARIANCE = 1e-24
+_MATCHED_SPECIFICITY = 0.9
 
 
 class Comparison(BaseModel):
@@ -28,7 +29,11 @@ class Comparison(BaseModel):
             so the interval of `difference` is to be preferred where lesions have several. None
             with fewer than two malignant or benign images, or if the models order all pairs
             alike.
-        sensitivity_difference: each model at its own threshold.
+        sensitivity_at_90_specificity_difference: each model at the best of all thresholds on its
+            own ROC curve of these images that keep a specificity of 0.9, so that neither gains
+            sensitivity by calling more lesions malignant.
+        sensitivity_difference, specificity_difference: each model at its own threshold; to be
+            read together, since either can be had at the other's cost.
         balanced_accuracy_difference: of the mean recall over the seven classes.
     """
 
@@ -40,7 +45,9 @@ class Comparison(BaseModel):
     other_roc_auc: float | None
     difference: Estimate
     delong_p: float | None
+    sensitivity_at_90_specificity_difference: Estimate
     sensitivity_difference: Estimate
+    specificity_difference: Estimate
     balanced_accuracy_difference: Estimate
 
 
@@ -82,7 +89,9 @@ def compare(  # noqa: PLR0913  # two models with their thresholds, and options t
         other_roc_auc=one.value(_roc_auc(two)),
         difference=_difference(one, _roc_auc(one), _roc_auc(two)),
         delong_p=delong_p(one.positive, one.score, two.score),
+        sensitivity_at_90_specificity_difference=_difference(one, _matched(one), _matched(two)),
         sensitivity_difference=_difference(one, _sensitivity(one), _sensitivity(two)),
+        specificity_difference=_difference(one, _specificity(one), _specificity(two)),
         balanced_accuracy_difference=_difference(one, _mean_recall(one), _mean_recall(two)),
     )
 
@@ -137,8 +146,16 @@ def _roc_auc(scored: Scored) -> Statistic:
     return Ranking(scored.positive, scored.score).roc_auc
 
 
+def _matched(scored: Scored) -> Statistic:
+    return Ranking(scored.positive, scored.score).sensitivity_at(_MATCHED_SPECIFICITY)
+
+
 def _sensitivity(scored: Scored) -> Statistic:
     return share(scored.called, scored.positive)
+
+
+def _specificity(scored: Scored) -> Statistic:
+    return share(~scored.called, ~scored.positive)
 
 
 def _mean_recall(scored: Scored) -> Statistic:

@@ -12,8 +12,7 @@ Images are uint8 RGB of shape (height, width, 3).
 
 import logging
 from collections.abc import Iterable, Iterator
-from itertools import islice, product
-from statistics import fmean
+from itertools import product
 from typing import Final, Protocol
 
 import cv2
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from dermascan.errors import InputError
 from dermascan.evaluation.bootstrap import DEFAULT_RESAMPLES, Bootstrap
 from dermascan.evaluation.ranking import Ranking
-from dermascan.evaluation.schema import CorruptionFigures, Robustness
+from dermascan.evaluation.schema import CorruptionFigures, Estimate, Robustness
 from dermascan.evaluation.scored import number_lesions
 from dermascan.evaluation.statistic import Flags, Floats, rounded
 from dermascan.fingerprint import fingerprint
@@ -38,7 +37,9 @@ Image = NDArray[np.uint8]
 
 CORRUPTIONS: Final = ("blur", "noise", "jpeg", "colour", "brightness")
 STRENGTHS: Final = (1, 2, 3, 4, 5)
+MEAN_STRENGTH: Final = 3
 SUBSET_IMAGES = 500
+IMAGES_AT_3 = 2_000
 
 # Standard deviation of a Gaussian, as a share of the height.
 BLUR_SIGMAS: Final = (0.004, 0.007, 0.011, 0.016, 0.023)
@@ -63,6 +64,10 @@ GREEN_SHARE = 0.4
 DARKER_STOPS: Final = (0.4, 0.8, 1.3, 1.9, 2.6)
 BRIGHTER_STOPS: Final = (0.2, 0.4, 0.65, 0.9, 1.25)
 DISPLAY_GAMMA = 2.2  # light to pixel values, as in sRGB to within a few percent
+
+# What is made of an image: itself, then every corruption in every strength.
+_KINDS: Final = (None, *product(CORRUPTIONS, STRENGTHS))
+_AT_MEAN_STRENGTH: Final = np.array([not kind or kind[1] == MEAN_STRENGTH for kind in _KINDS])
 
 
 class _Scorer(Protocol):
@@ -160,34 +165,48 @@ def measure_robustness(  # noqa: PLR0913  # three arguments, and options that ca
     table: pd.DataFrame,
     *,
     subset: int = SUBSET_IMAGES,
+    images_at_3: int = IMAGES_AT_3,
     taxonomy: Taxonomy | None = None,
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
 ) -> Robustness:
     """Measure what each corruption and strength costs in ROC AUC, malignant against benign.
 
-    The clean AUC that the costs are reckoned from is measured on the same images. Memory does
-    not grow with the number of images: one batch and one corrupted copy of it are kept.
+    The clean AUC that the costs are reckoned from is measured on the same images. All strengths
+    are measured on a subset, strength 3 on more images for a mean that can be judged by. Memory
+    does not grow with the number of images: two batches and one corrupted copy are kept.
 
     Args:
         images: identifiers and prepared images (H, W, 3) in any order; read once. Those that
-            are not in the subset are passed over.
+            are not drawn are passed over.
         scorer: a loaded model.
         table: the test set: `isic_id`, `lesion_id` (empty: the image is its own lesion),
             `lesion_class`.
-        subset: about how many images to corrupt, see `stratified_subset`.
+        subset: about how many images to corrupt in every way, see `stratified_subset`.
+        images_at_3: about how many to corrupt at strength 3, the subset among them.
         taxonomy: which classes are malignant, by default those of `Taxonomy()`.
         resamples: bootstrap resamples of lesions for the intervals.
         seed: of the subset, the corruptions and the bootstrap.
 
     Raises:
-        InputError: an image of the subset was not among `images`.
+        InputError: an image that was drawn was not among `images`.
     """
-    chosen = stratified_subset(table, subset, seed)
-    scores = _score_corrupted(images, scorer, chosen["isic_id"].astype(str).tolist(), seed)
+    drawn = stratified_subset(table, max(images_at_3, subset), seed)
+    within = stratified_subset(table, subset, seed)["isic_id"]
+    in_subset = drawn["isic_id"].isin(within).to_numpy(dtype=bool)
+    names = drawn["isic_id"].astype(str).tolist()
+    scores = _score_corrupted(images, scorer, names, in_subset, seed)
     malignant = (taxonomy or Taxonomy()).malignant
-    positive = chosen["lesion_class"].isin(malignant).to_numpy(dtype=bool)
-    return _figures(positive, scores, Bootstrap(number_lesions(chosen), resamples, seed))
+    positive = drawn["lesion_class"].isin(malignant).to_numpy(dtype=bool)
+    of_subset = Bootstrap(number_lesions(drawn[in_subset]), resamples, seed)
+    of_drawn = Bootstrap(number_lesions(drawn), resamples, seed)
+    return Robustness(
+        images=int(in_subset.sum()),
+        corruptions=_figures(positive[in_subset], scores[:, in_subset], of_subset),
+        images_at_3=len(drawn),
+        malignant_at_3=int(positive.sum()),
+        mean_auc_lost_at_3=_mean_lost(positive, scores[_AT_MEAN_STRENGTH], of_drawn),
+    )
 
 
 def stratified_subset(table: pd.DataFrame, images: int, seed: int) -> pd.DataFrame:
@@ -214,41 +233,64 @@ def stratified_subset(table: pd.DataFrame, images: int, seed: int) -> pd.DataFra
 
 
 def _score_corrupted(
-    images: Iterable[tuple[str, Image]], scorer: _Scorer, chosen: list[str], seed: int
+    images: Iterable[tuple[str, Image]],
+    scorer: _Scorer,
+    drawn: list[str],
+    in_subset: Flags,
+    seed: int,
 ) -> Floats:
-    """Return `p_malignant` [1 + corruptions * strengths, images], the clean images first."""
-    column = {isic_id: index for index, isic_id in enumerate(chosen)}
-    scores = np.full((1 + len(CORRUPTIONS) * len(STRENGTHS), len(chosen)), np.nan)
-    progress = Progress(logger, "corrupted images", scores.size)
+    """Return `p_malignant` [variants, images] in the order of `_KINDS`, NaN where not measured."""
+    column = {isic_id: index for index, isic_id in enumerate(drawn)}
+    scores = np.full((len(_KINDS), len(drawn)), np.nan)
+    kinds = np.where(in_subset, len(_KINDS), np.count_nonzero(_AT_MEAN_STRENGTH))
+    progress = Progress(logger, "corrupted images", int(kinds.sum()))
     wanted = ((column[isic_id], image) for isic_id, image in images if isic_id in column)
-    while batch := list(islice(wanted, SCORING_BATCH)):
+    for batch in _batches(wanted, in_subset):
         columns = [index for index, _ in batch]
-        seeds = [_seed_of_image(chosen[index], seed) for index in columns]
-        for row, variant in enumerate(_variants([image for _, image in batch], seeds)):
+        seeds = [_seed_of_image(drawn[index], seed) for index in columns]
+        originals = [image for _, image in batch]
+        for row in np.flatnonzero(_AT_MEAN_STRENGTH | in_subset[columns[0]]):
+            variant = _variant(originals, _KINDS[row], seeds)
             scores[row, columns] = scorer.score(variant).p_malignant
             progress.advance(len(batch))
     missing = np.flatnonzero(np.isnan(scores[0]))
     if len(missing):
-        first = chosen[missing[0]]
+        first = drawn[missing[0]]
         raise InputError(f"{len(missing)} test images were not given, first {first}: give them all")
     return scores
 
 
-def _variants(images: list[Image], seeds: list[int]) -> Iterator[Image]:
-    yield np.stack(images)
-    for name, strength in product(CORRUPTIONS, STRENGTHS):
-        pairs = zip(images, seeds, strict=True)
-        yield np.stack([corrupt(image, name, strength, seed) for image, seed in pairs])
+def _batches(
+    wanted: Iterable[tuple[int, Image]], in_subset: Flags
+) -> Iterator[list[tuple[int, Image]]]:
+    """Gather batches that lie wholly within the subset or wholly outside of it."""
+    gathered: dict[bool, list[tuple[int, Image]]] = {True: [], False: []}
+    for index, image in wanted:
+        inside = bool(in_subset[index])
+        gathered[inside].append((index, image))
+        if len(gathered[inside]) == SCORING_BATCH:
+            yield gathered[inside]
+            gathered[inside] = []
+    yield from (batch for batch in gathered.values() if batch)
+
+
+def _variant(images: list[Image], kind: tuple[str, int] | None, seeds: list[int]) -> Image:
+    if kind is None:
+        return np.stack(images)
+    pairs = zip(images, seeds, strict=True)
+    return np.stack([corrupt(image, *kind, seed) for image, seed in pairs])
 
 
 def _seed_of_image(isic_id: str, seed: int) -> int:
     return int(fingerprint([seed, isic_id])[:8], 16)
 
 
-def _figures(positive: Flags, scores: Floats, bootstrap: Bootstrap) -> Robustness:
+def _figures(
+    positive: Flags, scores: Floats, bootstrap: Bootstrap
+) -> tuple[CorruptionFigures, ...]:
     clean, *corrupted = (bootstrap.estimate(Ranking(positive, row).roc_auc) for row in scores)
     kinds = product(CORRUPTIONS, STRENGTHS)
-    figures = tuple(
+    return tuple(
         CorruptionFigures(
             name=name,
             strength=strength,
@@ -257,18 +299,19 @@ def _figures(positive: Flags, scores: Floats, bootstrap: Bootstrap) -> Robustnes
         )
         for (name, strength), estimate in zip(kinds, corrupted, strict=True)
     )
-    return Robustness(
-        images=len(positive),
-        corruptions=figures,
-        mean_auc_lost_at_3=_mean_lost(figures, strength=3),
-    )
 
 
 def _difference(clean: float | None, corrupted: float | None) -> float | None:
     return None if clean is None or corrupted is None else rounded(clean - corrupted)
 
 
-def _mean_lost(figures: Iterable[CorruptionFigures], strength: int) -> float | None:
-    lost = [each.auc_lost for each in figures if each.strength == strength]
-    defined = [value for value in lost if value is not None]
-    return rounded(fmean(defined)) if len(defined) == len(lost) else None
+def _mean_lost(positive: Flags, scores: Floats, bootstrap: Bootstrap) -> Estimate:
+    """Estimate the mean loss of ROC AUC, clean and corrupted on the same resamples."""
+    clean, *corrupted = (Ranking(positive, row).roc_auc for row in scores)
+
+    def statistic(weights: Floats) -> Floats:
+        losses = clean(weights) - np.stack([auc(weights) for auc in corrupted])
+        mean_loss: Floats = losses.mean(axis=0)
+        return mean_loss
+
+    return bootstrap.estimate(statistic)

@@ -1,6 +1,6 @@
 """What decisions cost and gain: fixed thresholds, abstaining, net benefit."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -8,14 +8,11 @@ from dermascan.evaluation.ranking import Ranking
 from dermascan.evaluation.schema import CoveragePoint, DecisionPoint, Estimate, OperatingFigures
 from dermascan.evaluation.scored import Scored
 from dermascan.evaluation.statistic import Flags, Floats, Statistic, ratio, rounded, share
+from dermascan.model.calibration import RATE_TOLERANCE, Target, threshold_for
 
-Target = Literal["specificity", "sensitivity"]
 LEVELS = (0.8, 0.9, 0.95)
 COVERAGES = tuple(step / 20 for step in range(1, 21))
 THRESHOLD_PROBABILITIES = tuple(percent / 100 for percent in range(1, 100))
-
-# A rate reached by 9 of 10 images counts as 0.9, whatever its last bit.
-_RATE_TOLERANCE = 1e-12
 
 
 def operating_points(
@@ -36,36 +33,6 @@ def operating_points(
     )
 
 
-def threshold_for(malignant: Flags, scores: Floats, target: Target, level: float) -> float | None:
-    """Choose the threshold that keeps a level of one rate and is best in the other.
-
-    It is put halfway to the next lower score, where new images are least likely to fall on its
-    edge.
-
-    Args:
-        malignant: the truth, bool [images].
-        scores: `p_malignant` [images], 0..1.
-        target: the rate to keep.
-        level: of that rate among these images, 0..1.
-
-    Returns:
-        The lowest threshold that keeps a specificity, the highest that keeps a sensitivity;
-        None if no image has the outcome that the rate is of, or no threshold up to 1 keeps it.
-    """
-    group = np.sort(scores[malignant if target == "sensitivity" else ~malignant])
-    if not len(group):
-        return None
-    candidates = np.append(np.unique(scores), np.inf)
-    below = np.searchsorted(group, candidates, "left") / len(group)
-    if target == "sensitivity":
-        chosen = np.flatnonzero(1 - below >= level - _RATE_TOLERANCE)[-1]
-    else:
-        chosen = np.flatnonzero(below >= level - _RATE_TOLERANCE)[0]
-    low = float(candidates[chosen - 1]) if chosen else 0.0
-    high = min(float(candidates[chosen]), 1.0)
-    return (low + high) / 2 if low < high or not chosen else None
-
-
 def coverage_points(scored: Scored, threshold: float) -> tuple[CoveragePoint, ...]:
     """Judge the decisions on the most certain share of images, for growing shares.
 
@@ -77,7 +44,7 @@ def coverage_points(scored: Scored, threshold: float) -> tuple[CoveragePoint, ..
         return ()
     certainties = certainty(scored.score, threshold)
     ordered = np.sort(certainties)[::-1]
-    counts = [int(np.ceil(coverage * len(ordered) - _RATE_TOLERANCE)) for coverage in COVERAGES]
+    counts = [int(np.ceil(coverage * len(ordered) - RATE_TOLERANCE)) for coverage in COVERAGES]
     return tuple(
         _coverage_point(scored, coverage, certainties >= ordered[count - 1])
         for coverage, count in zip(COVERAGES, counts, strict=True)

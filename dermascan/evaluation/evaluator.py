@@ -17,10 +17,12 @@ from dermascan.evaluation.decision import (
 )
 from dermascan.evaluation.ranking import Ranking
 from dermascan.evaluation.schema import (
+    EVALUATION_VERSION,
     CalibrationFigures,
     ClassFigures,
     Evaluation,
     MalignantFigures,
+    OperatingFigures,
 )
 from dermascan.evaluation.scored import (
     Scored,
@@ -74,16 +76,16 @@ def evaluate(  # noqa: PLR0913  # two arguments, and options that callers name
     """
     malignant = taxonomy or Taxonomy()
     scored = read_scored(table, threshold, malignant, resamples, seed)
-    chosen_on = None if validation is None else malignant_scores(validation, malignant)
-    before = (
-        before_temperature(table, temperature, malignant)
-        if uncalibrated is None
-        else with_scores_of(table, uncalibrated)
-    )
+    if uncalibrated is None:
+        before = before_temperature(table, temperature, malignant)
+    else:
+        before = with_scores_of(table, uncalibrated)
+    scored_before = read_scored(before, threshold, malignant, resamples, seed)
     calibrated = calibration_figures(scored)
     figures = _malignant_figures(scored, calibrated)
     slices = slice_groups(table, scored)
     return Evaluation(
+        version=EVALUATION_VERSION,
         dataset=dataset,
         test_set=test_set_fingerprint(table),
         threshold=threshold,
@@ -96,14 +98,12 @@ def evaluate(  # noqa: PLR0913  # two arguments, and options that callers name
         accuracy=scored.share(scored.truth == scored.predicted, scored.everything),
         balanced_accuracy=scored.estimate(mean_recall(scored.truth, scored.predicted)),
         malignant=figures,
-        classes=tuple(_class_figures(scored, i) for i in range(len(LESION_CLASSES))),
+        classes=_all_class_figures(scored),
         slices=slices,
         worst_slice=worst_slice(slices, figures.roc_auc.value),
-        operating_points=operating_points(scored, chosen_on),
+        operating_points=_operating_points(scored, validation, malignant),
         calibrated=calibrated,
-        uncalibrated=calibration_figures(
-            read_scored(before, threshold, malignant, resamples, seed)
-        ),
+        uncalibrated=calibration_figures(scored_before),
         reliability=calibrated.reliability,
         coverage=coverage_points(scored, threshold),
         area_under_risk_coverage=area_under_risk_coverage(scored, threshold),
@@ -143,6 +143,17 @@ def _malignant_figures(scored: Scored, calibrated: CalibrationFigures) -> Malign
         brier_skill=scored.estimate(brier_skill(scored)),
         ece=calibrated.ece,
     )
+
+
+def _operating_points(
+    scored: Scored, validation: pd.DataFrame | None, taxonomy: Taxonomy
+) -> tuple[OperatingFigures, ...]:
+    chosen_on = None if validation is None else malignant_scores(validation, taxonomy)
+    return operating_points(scored, chosen_on)
+
+
+def _all_class_figures(scored: Scored) -> tuple[ClassFigures, ...]:
+    return tuple(_class_figures(scored, index) for index in range(len(LESION_CLASSES)))
 
 
 def _class_figures(scored: Scored, index: int) -> ClassFigures:

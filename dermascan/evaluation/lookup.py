@@ -14,6 +14,7 @@ from dermascan.evaluation.schema import (
     Slice,
     SliceGroup,
 )
+from dermascan.evaluation.slices import SLICE_NAMES, UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def figure(evaluation: Evaluation, path: str) -> float | None:
         The figure, or None where it is not defined or not measured, or no image is in the slice.
 
     Raises:
-        InputError: there is no such figure.
+        InputError: there is no such figure, or no slice can have such a name.
     """
     node: object = evaluation
     for step in path.split("."):
@@ -53,8 +54,8 @@ def figure(evaluation: Evaluation, path: str) -> float | None:
 
 def _member(node: object, step: str, path: str) -> object:
     if isinstance(node, SliceGroup):
-        return next((each for each in node.slices if each.name == step), Slice(name=step))
-    if isinstance(node, tuple):
+        found = _slices(node, step)
+    elif isinstance(node, tuple):
         found = [each for each in node if _name(each) == step]
     elif isinstance(node, _Unknown):
         found = [_Unknown(kind) for kind in _member_kinds(node.kind, step)]
@@ -63,6 +64,13 @@ def _member(node: object, step: str, path: str) -> object:
     if not found:
         raise InputError(f"{path!r} is no figure of an evaluation: it has no {step!r} there")
     return found[0]
+
+
+def _slices(group: SliceGroup, name: str) -> list[object]:
+    """Find a slice, an empty one where the name is usual and no image has it."""
+    is_usual = name == UNKNOWN or name in SLICE_NAMES.get(group.name, ())
+    occurring = [each for each in group.slices if each.name == name]
+    return [*occurring, *([Slice(name=name)] if is_usual else [])]
 
 
 def _name(member: object) -> str | None:

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+EVALUATION_VERSION = 1  # raise when equal models and images no longer give equal figures
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -14,8 +16,9 @@ class Estimate(_Frozen):
 
     Attributes:
         value: the figure on the test set, None where it is not defined.
-        low, high: ends of the interval; None where fewer than nine in ten resamples define
-            the figure or the resamples do not differ, which says nothing about chance.
+        low, high: ends of the interval, percentiles of the resamples except for an ECE (see
+            `Bootstrap.estimate_biased_upwards`); None where fewer than nine in ten resamples
+            define the figure or the resamples do not differ, which says nothing about chance.
     """
 
     value: float | None = None
@@ -202,13 +205,19 @@ class Robustness(_Frozen):
     """What corruption costs.
 
     Attributes:
-        images: of the test set or the subset of it that was corrupted.
-        mean_auc_lost_at_3: over the corruptions at strength 3.
+        images: that were corrupted in every way: the test set or a stratified subset of it.
+        corruptions: each corruption and strength on these images.
+        images_at_3: that were corrupted at strength 3: the whole test set unless it is large.
+        malignant_at_3: how many of them are malignant.
+        mean_auc_lost_at_3: mean over the corruptions at strength 3 on these images, clean and
+            corrupted on the same resamples.
     """
 
     images: int
     corruptions: tuple[CorruptionFigures, ...]
-    mean_auc_lost_at_3: float | None
+    images_at_3: int
+    malignant_at_3: int
+    mean_auc_lost_at_3: Estimate
 
 
 class ExplanationCheck(_Frozen):
@@ -251,6 +260,7 @@ class Evaluation(_Frozen):
     """All that is known about a model on one test set.
 
     Attributes:
+        version: `EVALUATION_VERSION` of the code that measured.
         dataset: name of the dataset that the test set was split from, if known.
         test_set: names the test set by its images and their classes; two evaluations with
             the same name are of the same images.
@@ -267,6 +277,7 @@ class Evaluation(_Frozen):
         robustness, explanation, efficiency: None where not measured.
     """
 
+    version: int
     dataset: str | None
     test_set: str
     threshold: float

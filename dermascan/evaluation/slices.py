@@ -1,7 +1,8 @@
 """Malignant against benign on parts of the test set that share a property."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from dermascan.evaluation.ranking import Ranking
 from dermascan.evaluation.schema import Slice, SliceGroup, WorstSlice
 from dermascan.evaluation.scored import Scored
 from dermascan.evaluation.statistic import Floats, Integers, share
+from dermascan.isic.metadata import ANATOM_SITES_GENERAL
 from dermascan.skin_tone import TONE_BANDS, tone_band
 
 UNKNOWN = "unknown"
@@ -28,6 +30,26 @@ _ORDERED = {
     name: place
     for names in (_AGE_BANDS, _THIRDS, _ESTIMATED_TONES)
     for place, name in enumerate(names)
+}
+
+# Every name that a slice of a property can have beside `UNKNOWN`: the archive's vocabulary (that
+# of anatomical sites is in `dermascan.isic.metadata`, the others in isic-metadata) and bands.
+SLICE_NAMES: Final[Mapping[str, frozenset[str]]] = {
+    "sex": frozenset({"female", "male"}),
+    "age": frozenset(_AGE_BANDS),
+    "site": ANATOM_SITES_GENERAL,
+    "confirmation": frozenset(
+        {
+            "histopathology",
+            "serial imaging showing no change",
+            "single image expert consensus",
+            "confocal microscopy with consensus dermoscopy",
+            "single contributor clinical assessment",
+        }
+    ),
+    "skin_tone": frozenset({"I", "II", "III", "IV", "V", "VI", *_ESTIMATED_TONES}),
+    "sharpness": frozenset(_THIRDS),
+    "brightness": frozenset(_THIRDS),
 }
 
 

@@ -17,6 +17,7 @@ _DRAWS = _MOVES + _COLOURS + _DISC + 2
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _BLUR = (1.0, 4.0, 6.0, 4.0, 1.0)
 _DISC_RADIUS = (0.1, 0.3)  # of the height; less than the way from the edge to the middle
+_DISC_REACH = 0.1  # of height or width, from the edge outwards
 _DISC_SOFTNESS = 1.5  # pixels
 
 
@@ -111,16 +112,17 @@ def _move(images: "tf.Tensor", augmentation: Augmentation, draws: "tf.Tensor") -
 
 
 def _add_disc(images: "tf.Tensor", share: float, draws: "tf.Tensor") -> "tf.Tensor":
-    """Lay a disc of one colour over some images, its centre on or beyond the middle of an edge."""
+    """Lay a disc of one colour over some images, its centre on an edge or a little beyond."""
     import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
     height, width = images.shape[1:3]
-    angle = math.pi * draws[:, 0]
-    reach = 1.0 + 0.15 * draws[:, 1]
-    x = width / 2 * (1 + reach * tf.cos(angle) * 1.1)
-    y = height / 2 * (1 + reach * tf.sin(angle) * 1.1)
+    where, along, further = tf.unstack((draws[:, :3] + 1) / 2, axis=1)
+    on_side = where < height / (height + width)  # left or right, not top or bottom
+    outside = tf.where(draws[:, 7] > 0, 1 + _DISC_REACH * further, -_DISC_REACH * further)
+    x = width * tf.where(on_side, outside, along)
+    y = height * tf.where(on_side, along, outside)
     low, high = _DISC_RADIUS
-    radius = height * (low + (high - low) * tf.abs(draws[:, 2]))
+    radius = height * (low + (high - low) * tf.abs(draws[:, 7]))
     columns = tf.range(width, dtype=tf.float32)[None, None, :] - x[:, None, None]
     rows = tf.range(height, dtype=tf.float32)[None, :, None] - y[:, None, None]
     distance = tf.sqrt(columns**2 + rows**2)

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 WARM_START_IMAGES = 20_000
 _WARM_START_BATCH = 256
 _WARM_START_LEARNING_RATE = 2e-3
+_FULL_PRECISION = "float32"
 _AMPERE = 8  # major compute capability of the first NVIDIA GPUs that compute in bfloat16
 
 
@@ -61,7 +62,8 @@ class TrainingConfig(BaseModel):
         operating_specificity: specificity on validation at which the threshold is put; None for
             the threshold with the highest sum of sensitivity and specificity.
         precision: `float32`; `mixed_bfloat16`, with weights kept in float32; or `auto`, the
-            latter where there is a GPU that computes in it (NVIDIA's from Ampere on).
+            latter where there is a GPU that computes in it (NVIDIA's from Ampere on). The
+            exported model computes in float32 in any case.
         deterministic: make TensorFlow choose repeatable algorithms, at some cost of speed.
     """
 
@@ -134,7 +136,7 @@ def _precision(wanted: str) -> str:
         for gpu in tf.config.list_physical_devices("GPU")
     ]
     capable = [found.get("compute_capability", (0, 0))[0] >= _AMPERE for found in details]
-    return "mixed_bfloat16" if capable and all(capable) else "float32"
+    return "mixed_bfloat16" if capable and all(capable) else _FULL_PRECISION
 
 
 @dataclass
@@ -174,6 +176,7 @@ class Learner:
         self._config, self._shards = config, shards
         self._weights = class_weights(class_counts, config.class_weight_power)
         self.images = sum(class_counts)
+        self._fetch = fetch
         self.network = build_network(config.network, shards.image_size, fetch)
         self._compile()
         self._average = [np.array(value) for value in _values(self._trained())]
@@ -322,9 +325,19 @@ class Learner:
             _assign(self._trained(), current)
 
     def finish(self) -> "keras.Model":
-        """Return the network with the averaged weights in it for good."""
+        """Return the network with the averaged weights in it for good, computing in float32.
+
+        What is exported must give the same scores on every machine, however it was trained.
+        """
+        import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
         _assign(self._trained(), self._average)
-        return self.network
+        if keras.config.dtype_policy().name == _FULL_PRECISION:
+            return self.network
+        keras.config.set_dtype_policy(_FULL_PRECISION)
+        network = build_network(self._config.network, self._shards.image_size, self._fetch)
+        network.set_weights(self.network.get_weights())
+        return network
 
     def state(self) -> TrainingState:
         """Return everything that the next epoch depends on."""

@@ -207,10 +207,11 @@ def freeze_for_fine_tuning(network: "keras.Model", first_block: int, *, depthwis
     """
     import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
+    has_blocks = any(layer.name == "stem" for layer in network.layers)
     for layer in network.layers:
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
         is_depthwise = layer.name.endswith("_depthwise")
-        early = first_block and _block_of(layer.name) < first_block
+        early = first_block and has_blocks and _block_of(layer.name) < first_block
         layer.trainable = not (is_norm or early or (is_depthwise and not depthwise))
 
 

@@ -1,6 +1,7 @@
 """A convolution with its batch normalisation folded in; import it where Keras is wanted anyway."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -18,13 +19,13 @@ class ScaledConvolution(keras.layers.Layer):  # type: ignore[misc]  # Keras ship
         channels: of the output; None for a depthwise convolution, which keeps their number.
         kernel_size: height and width of the kernel.
         stride: in both directions.
-        name: of the layer.
+        settings: of any Keras layer, such as `name`.
     """
 
     def __init__(
-        self, channels: int | None, kernel_size: int, stride: int = 1, name: str | None = None
+        self, channels: int | None, kernel_size: int, stride: int = 1, **settings: Any
     ) -> None:
-        super().__init__(name=name)
+        super().__init__(**settings)
         self._channels, self._kernel_size, self._stride = channels, kernel_size, stride
 
     @property

@@ -61,6 +61,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 RECIPE_VERSION = 2  # raise when equal settings no longer give an equal model
+_SMALLEST = 1e-12  # a probability whose logarithm is still a number
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,9 @@ class _Run:
             specificity=config.operating_specificity,
         )
         self._export(networks, calibration, point)
-        figures = validation_figures(np.log(probabilities), self._labels, config.taxonomy)
+        figures = validation_figures(
+            np.log(np.maximum(probabilities, _SMALLEST)), self._labels, config.taxonomy
+        )
         summary = self._summary(networks, figures, calibration, point)
         self._leave(summary)
         return summary
@@ -293,10 +296,10 @@ class _Run:
 
     def _metadata(self, calibration: Calibration, point: OperatingPoint) -> ModelMetadata:
         data, spec = self._data, self._config.network
-        licences = {"training data": ", ".join(data.licences) or "not recorded"}
-        if spec.weights == InitialWeights.PACKAGED:
-            package = weights_package(spec.architecture)
-            licences["initial weights"] = f"{WEIGHTS_LICENCE} ({package})"
+        licences = {
+            "training data": ", ".join(data.licences) or "not recorded",
+            **({"initial weights": _weights_licence(spec)} if spec.pretrained else {}),
+        }
         return ModelMetadata(
             malignant_classes=self._config.taxonomy.malignant,
             threshold=point.threshold,
@@ -371,3 +374,9 @@ def _threshold_choice(specificity: float | None) -> str:
     if specificity is None:
         return "highest sum of sensitivity and specificity on validation images"
     return f"lowest with a specificity of {specificity:.0%} on validation images"
+
+
+def _weights_licence(spec: NetworkSpec) -> str:
+    if spec.weights == InitialWeights.PACKAGED:
+        return f"{WEIGHTS_LICENCE} ({weights_package(spec.architecture)})"
+    return f"not recorded ({spec.weights})"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,10 @@ from dermascan.errors import InputError
 
 Floats = NDArray[np.floating]
 Flags = NDArray[np.bool_]
+Target = Literal["specificity", "sensitivity"]
+
+# A rate reached by 9 of 10 images counts as 0.9, whatever its last bit.
+RATE_TOLERANCE = 1e-12
 
 _TEMPERATURES = (0.05, 20.0)
 _GOLDEN_STEPS = 60
@@ -341,29 +346,75 @@ def choose_threshold(
     Args:
         scores: `p_malignant` (N,), 0..1, of validation images only.
         malignant: the truth (N,).
-        specificity: 0..1; then the lowest threshold that reaches it on these images is taken,
-            whatever it misses.
+        specificity: 0..1; then the threshold is that of `threshold_for`, whatever it misses,
+            or 1 where none keeps it.
 
     Returns:
-        The operating point; threshold 0.5 when one of the groups is empty. Where a benign image
-        has the highest score, a specificity near 1 may only be had above all scores; a score
-        of exactly 1 cannot be exceeded.
+        The operating point; threshold 0.5 when one of the groups is empty.
 
     Source:
         Youden, Index for rating diagnostic tests, Cancer 3:32-35, 1950.
     """
-    positives, negatives = np.sort(scores[malignant]), np.sort(scores[~malignant])
-    if not len(positives) or not len(negatives):
+    if malignant.all() or not malignant.any():
         return OperatingPoint(0.5, None, None)
-    above_all = (1 + float(scores.max())) / 2
-    candidates = np.unique(np.append(np.asarray(scores, np.float64), above_all))
-    sensitivities = 1 - np.searchsorted(positives, candidates, "left") / len(positives)
-    specificities = np.searchsorted(negatives, candidates, "left") / len(negatives)
+    exact = np.asarray(scores, np.float64)
     if specificity is None:
-        best = int(np.argmax(sensitivities + specificities))
+        threshold: float | None = _youden_threshold(exact, malignant)
     else:
-        enough = np.flatnonzero(specificities >= specificity)
-        best = int(enough[0]) if len(enough) else len(candidates) - 1
-    below = candidates[best - 1] if best else 0.0
-    threshold = (float(candidates[best]) + float(below)) / 2
-    return OperatingPoint(threshold, float(sensitivities[best]), float(specificities[best]))
+        threshold = threshold_for(malignant, exact, "specificity", specificity)
+    if threshold is None:
+        threshold = 1.0
+    called = exact >= threshold
+    return OperatingPoint(
+        threshold, float(called[malignant].mean()), float((~called)[~malignant].mean())
+    )
+
+
+def threshold_for(malignant: Flags, scores: Floats, target: Target, level: float) -> float | None:
+    """Choose the threshold that keeps a level of one rate and is best in the other.
+
+    It is put halfway to the next lower score, where new images are least likely to fall on its
+    edge.
+
+    Args:
+        malignant: the truth, bool (N,).
+        scores: `p_malignant` (N,), 0..1.
+        target: the rate to keep.
+        level: of that rate among these images, 0..1.
+
+    Returns:
+        The lowest threshold that keeps a specificity, the highest that keeps a sensitivity;
+        None if no image has the outcome that the rate is of, or no threshold up to 1 keeps it.
+    """
+    exact = np.asarray(scores, np.float64)
+    group = exact[malignant if target == "sensitivity" else ~malignant]
+    if not len(group):
+        return None
+    candidates = np.append(np.unique(exact), np.inf)
+    below = _share_below(group, candidates)
+    if target == "sensitivity":
+        chosen = np.flatnonzero(1 - below >= level - RATE_TOLERANCE)[-1]
+    else:
+        chosen = np.flatnonzero(below >= level - RATE_TOLERANCE)[0]
+    return _lowered(candidates, int(chosen))
+
+
+def _youden_threshold(scores: Floats, malignant: Flags) -> float:
+    candidates = np.unique(scores)
+    missed = _share_below(scores[malignant], candidates)
+    spared = _share_below(scores[~malignant], candidates)
+    best = int(np.argmax(spared - missed))
+    threshold = _lowered(candidates, best)
+    return float(candidates[best]) if threshold is None else threshold
+
+
+def _share_below(scores: Floats, thresholds: Floats) -> NDArray[np.float64]:
+    below: NDArray[np.float64] = np.searchsorted(np.sort(scores), thresholds) / len(scores)
+    return below
+
+
+def _lowered(candidates: Floats, chosen: int) -> float | None:
+    """Return what lies halfway to the candidate before; None if only a score above 1 would do."""
+    low = float(candidates[chosen - 1]) if chosen else 0.0
+    high = min(float(candidates[chosen]), 1.0)
+    return (low + high) / 2 if low < high or not chosen else None

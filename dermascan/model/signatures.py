@@ -49,7 +49,8 @@ def describe_signatures(
 _P_MALIGNANT = ArrayDescription(
     shape=(None,),
     dtype="float32",
-    meaning="sum of the probabilities of `malignant_classes`; malignant from `threshold` on",
+    meaning="probability of malignancy, fitted on validation images: the sum of `probabilities` "
+    "over `malignant_classes`; malignant from `threshold` on",
     axes=("N",),
     value_range=(0, 1),
 )
@@ -78,7 +79,10 @@ def _probabilities(metadata: ModelMetadata) -> ArrayDescription:
     return ArrayDescription(
         shape=(None, len(metadata.classes)),
         dtype="float32",
-        meaning="calibrated class probabilities; rows add up to 1",
+        meaning="a score for each class; rows add up to 1. Only the sum over "
+        "`malignant_classes`, which is p_malignant, was fitted to be read as a probability: how "
+        "the malignant and the benign share are divided among their classes depends on the "
+        "weights of the classes in training and on `class_offsets`, which may favour rarer ones",
         axes=("N", "class"),
         value_range=(0, 1),
         channels=metadata.classes,

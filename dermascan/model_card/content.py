@@ -209,7 +209,7 @@ def _interface(metadata: ModelMetadata) -> tuple[Block, ...]:
 def _threshold(source: _Source) -> str:
     malignant = ", ".join(source.metadata.malignant_classes)
     return (
-        f"p_malignant is the sum of the probabilities of {malignant}. An image is called malignant "
+        f"p_malignant is the probability of one of {malignant}. An image is called malignant "
         f"from {source.evaluation.threshold:.3f} on."
     )
 

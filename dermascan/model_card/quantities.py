@@ -1,6 +1,7 @@
 """The figures of an evaluation as tables and sentences of a model card."""
 
 from dermascan.evaluation import Estimate, Evaluation
+from dermascan.model_card import wording
 from dermascan.model_card.document import Block, Facts, Paragraph, Table
 from dermascan.reporting.page import decimal, interval, share
 from dermascan.reporting.words import corruption_title, group_title
@@ -113,9 +114,13 @@ def calibration(evaluation: Evaluation) -> tuple[Block, ...]:
         ),
         ("Brier skill over the prevalence", "", _figure(evaluation.malignant.brier_skill)),
     )
-    text = f"Calibrated on validation images; the temperature is {evaluation.temperature:.3f}."
+    text = (
+        f"Fitted on validation images: the temperature, which is {evaluation.temperature:.3f}, and "
+        "the slope and offset of p_malignant that the model's details give."
+    )
     head = ("Figure", "Before", "After")
-    return (Paragraph(text), Table("Calibration on the test images", head, rows))
+    table = Table("Calibration on the test images", head, rows)
+    return (Paragraph(text), Paragraph(wording.CALIBRATION), table)
 
 
 def robustness(evaluation: Evaluation) -> tuple[Block, ...]:
@@ -139,10 +144,12 @@ def robustness(evaluation: Evaluation) -> tuple[Block, ...]:
     )
     text = (
         f"ROC AUC, malignant against benign, on {found.images:,} test images corrupted in "
-        f"increasing strength. Mean loss at strength 3: {decimal(found.mean_auc_lost_at_3)}."
+        f"increasing strength. Mean loss at strength 3: {_figure(found.mean_auc_lost_at_3)}, "
+        f"on {found.images_at_3:,} test images, {found.malignant_at_3:,} of them malignant."
     )
     head = ("Corruption", *(f"Strength {strength}" for strength in strengths))
-    return (Paragraph(text), Table("ROC AUC on corrupted images", head, rows))
+    table = Table("ROC AUC on corrupted images", head, rows)
+    return (Paragraph(text), Paragraph(wording.ROBUSTNESS), table)
 
 
 def explanation(evaluation: Evaluation) -> tuple[Block, ...]:

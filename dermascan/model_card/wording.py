@@ -46,17 +46,38 @@ FACTORS = (
 )
 METRICS = (
     (
-        "All figures are of held-out lesions, with 95 % intervals from a bootstrap over lesions, "
-        "since images of one lesion are not independent."
+        "All figures of performance are of held-out lesions. Ends in brackets are those of a 95 % "
+        "interval from a bootstrap over lesions, since images of one lesion are not independent. "
+        "Figures without brackets have no interval: ROC AUC by corruption and strength in this "
+        "card, the checks of explanations, size and speed; in the report also error by coverage "
+        "and net benefit."
+    ),
+    (
+        "The interval of an ECE is not made of percentiles alone: chance only raises an ECE, so "
+        "the lower end lies as far below the figure as the upper percentile lies above it, but "
+        "not below 0. Where the true ECE is almost 0, the interval often lies too high."
     ),
     (
         "ROC AUC and average precision judge the order of the scores; sensitivity, specificity, "
-        "PPV and NPV the decisions at the threshold; ECE and Brier score whether scores can be "
-        "read as probabilities."
+        "PPV and NPV the decisions at the threshold; ECE and Brier score whether p_malignant can "
+        "be read as a probability."
     ),
     (
-        "Epoch, calibration and thresholds were chosen on validation images. No test image was "
-        "used for a choice."
+        "Where a published model is there to compare with, both score the same test images: "
+        "the interval of a difference resamples the same lesions for both, and the p-value of a "
+        "difference in ROC AUC is DeLong's. Nothing is corrected for the number of comparisons."
+    ),
+    (
+        "Of each network the epoch with the highest ROC AUC, malignant against benign, on "
+        "validation images was kept, of equal ones the first. Temperature, slope and offset of "
+        "p_malignant and thresholds were fitted on validation images too, class offsets from the "
+        "numbers of training images. All other settings were fixed before training, which does "
+        "not search for any."
+    ),
+    (
+        "One choice is made on test images: the gate's, whether a model is published. Of several "
+        "candidates that were tried on the same test images, the one that passes has figures "
+        "that are too good by chance."
     ),
     (
         "PPV, NPV, accuracy and average precision hold for the prevalence of the test set, which "
@@ -112,6 +133,17 @@ LIMITS = (
 LICENCE = (
     "A model learned from images can be bound by their licences. Licences that exclude commercial "
     "use (such as CC BY-NC) may extend to the model: ask the rights holders."
+)
+CALIBRATION = (
+    "Only p_malignant is fitted to observed outcomes. How the malignant and the benign share are "
+    "divided among their classes is shifted on purpose, by the weights of the classes in training "
+    "and by class offsets, so that rarer classes are found more often: the value of a single class "
+    "is a score, no probability, and calibration can raise the cross-entropy of the seven classes."
+)
+ROBUSTNESS = (
+    "Where not all test images are corrupted, whole lesions were drawn at random with a fixed "
+    "seed, so that each class keeps its share of the images. Losses are against the same images "
+    "uncorrupted."
 )
 REPORTING = (
     "Which item is answered where: in this card, in the evaluation report beside it, or only by "

@@ -9,7 +9,6 @@ import pandas as pd
 from dermascan import figures
 from dermascan.errors import InputError
 from dermascan.evaluation import (
-    Comparison,
     CorruptionFigures,
     Estimate,
     Evaluation,
@@ -17,7 +16,7 @@ from dermascan.evaluation import (
     test_set_fingerprint,
 )
 from dermascan.figures import LearningCurve
-from dermascan.gate import GateResult, Outcome
+from dermascan.gate import ChampionComparison, GateResult, Outcome
 from dermascan.reporting.gallery import GalleryItem, Wall, walls
 from dermascan.reporting.headline import plain_words, tiles
 from dermascan.reporting.page import ReportContext, render
@@ -74,7 +73,7 @@ def evaluation_report(  # noqa: PLR0913  # four subjects, and options that calle
     *,
     taxonomy: Taxonomy | None = None,
     gallery: Sequence[GalleryItem] = (),
-    comparison: Comparison | None = None,
+    comparison: ChampionComparison | None = None,
     history: Sequence[LearningCurve] = (),
 ) -> str:
     """Render an evaluation for people.
@@ -129,7 +128,7 @@ def evaluation_report(  # noqa: PLR0913  # four subjects, and options that calle
 def _contents(
     pictures: Sequence[Wall],
     gate: GateResult | None,
-    comparison: Comparison | None,
+    comparison: ChampionComparison | None,
     learning: Sequence[_Chart],
 ) -> list[tuple[str, str]]:
     """Return anchor and name of every section that the page has."""
@@ -189,8 +188,8 @@ def _calibration_charts(evaluation: Evaluation) -> list[_Chart]:
             (
                 "After calibration",
                 (
-                    f"The model's scores, calibrated on validation images (temperature "
-                    f"{evaluation.temperature:.3f})."
+                    "The model's scores. Fitted on validation images: temperature "
+                    f"{evaluation.temperature:.3f}, slope and offset of the score's log-odds."
                 ),
                 evaluation.calibrated,
             ),
@@ -305,17 +304,22 @@ def _mix_ups(evaluation: Evaluation, malignant: tuple[str, ...]) -> list[_MixUp]
     return sorted(found, key=lambda each: -each.images)[:_MIX_UPS]
 
 
-def _differences(comparison: Comparison | None) -> list[_Difference]:
+def _differences(comparison: ChampionComparison | None) -> list[_Difference]:
     if comparison is None:
         return []
+    risk = comparison.malignant
+    matched = risk.sensitivity_at_90_specificity_difference
     return [
-        _Difference("ROC AUC", comparison.difference),
-        _Difference("Sensitivity, each at its own threshold", comparison.sensitivity_difference),
-        _Difference("Balanced accuracy, seven classes", comparison.balanced_accuracy_difference),
+        _Difference("ROC AUC", risk.difference),
+        _Difference("ROC AUC, melanoma against the rest", comparison.melanoma.difference),
+        _Difference("Sensitivity at 90 % specificity", matched),
+        _Difference("Sensitivity, each at its own threshold", risk.sensitivity_difference),
+        _Difference("Specificity, each at its own threshold", risk.specificity_difference),
+        _Difference("Balanced accuracy, seven classes", risk.balanced_accuracy_difference),
     ]
 
 
-def _difference_axis(comparison: Comparison | None) -> float:
+def _difference_axis(comparison: ChampionComparison | None) -> float:
     """Return how far from 0 the axis of differences reaches on either side."""
     ends = [
         abs(end)

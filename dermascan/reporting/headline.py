@@ -100,7 +100,7 @@ def _class_tiles(evaluation: Evaluation) -> tuple[Tile, ...]:
 
 def _trust_tiles(evaluation: Evaluation) -> tuple[Tile, ...]:
     risk, robustness, worst = evaluation.malignant, evaluation.robustness, evaluation.worst_slice
-    lost = robustness.mean_auc_lost_at_3 if robustness else None
+    lost = robustness.mean_auc_lost_at_3 if robustness else Estimate()
     where = f"{group_title(worst.group)}: {worst.name}" if worst else "no slice is large enough"
     return (
         Tile("Calibration error", risk.ece, "ECE over ten bins; 0 is perfect", is_share=False),
@@ -108,7 +108,7 @@ def _trust_tiles(evaluation: Evaluation) -> tuple[Tile, ...]:
         Tile("Worst slice, ROC AUC", worst.roc_auc if worst else Estimate(), where, is_share=False),
         Tile(
             "AUC lost to corruption",
-            Estimate(value=lost),
+            lost,
             "mean at strength 3 of 5" if robustness else "not measured",
             is_share=False,
         ),
@@ -163,10 +163,10 @@ def _weakest(evaluation: Evaluation) -> Iterator[str]:
 
 def _corrupted(evaluation: Evaluation) -> Iterator[str]:
     robustness = evaluation.robustness
-    if robustness is not None and robustness.mean_auc_lost_at_3 is not None:
+    if robustness is not None and robustness.mean_auc_lost_at_3.value is not None:
         yield (
             f"Corruptions such as blur or noise of medium strength cost it "
-            f"{decimal(robustness.mean_auc_lost_at_3)} of ROC AUC on average."
+            f"{_with_interval(robustness.mean_auc_lost_at_3)} of ROC AUC on average."
         )
 
 

@@ -99,7 +99,7 @@ def test_render_shows_what_the_run_found(results):
     assert "largest difference 3e-07 (p_nv of ISIC_0000007); 0.0001 was allowed" in text
     assert "Validation: dataset 'made-up' (24 images) is valid" in text
     assert row_of(text, "mean AUC lost to corruptions of strength 3") == (
-        "| mean AUC lost to corruptions of strength 3 (12 images) | 0.030 |  |"
+        "| mean AUC lost to corruptions of strength 3 (36 images) | 0.030 | 0.010 to 0.050 |"
     )
     assert (
         row_of(text, "size of the exported model") == "| size of the exported model, MiB | 3.0 |  |"

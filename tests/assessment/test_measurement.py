@@ -11,7 +11,12 @@ import pytest
 from archives import serving
 
 from dermascan.assessment.gallery import Gallery, read_gallery
-from dermascan.assessment.measurement import AssessmentPlan, evaluate_model, run_metrics
+from dermascan.assessment.measurement import (
+    AssessmentPlan,
+    evaluate_model,
+    run_metrics,
+    skin_tones,
+)
 from dermascan.assessment.score_tables import (
     SplitRecords,
     read_scores,
@@ -19,7 +24,8 @@ from dermascan.assessment.score_tables import (
     score_split,
 )
 from dermascan.errors import InputError
-from dermascan.evaluation import Evaluation, evaluate
+from dermascan.evaluation import Estimate, Evaluation, evaluate
+from dermascan.evaluation.schema import EVALUATION_VERSION
 from dermascan.example_set import ExampleSet, preprocess, read_split, split
 from dermascan.imaging import ImageSize, Preprocessing, decode
 from dermascan.ingest.downloading import download
@@ -139,6 +145,8 @@ def test_evaluation_measures_robustness_explanations_and_cost(evaluated):
     figures = evaluated.evaluation
     assert figures.robustness
     assert 7 <= figures.robustness.images < figures.images
+    assert figures.robustness.images_at_3 == figures.images
+    assert figures.robustness.malignant_at_3 == figures.malignant.images
     assert len(figures.robustness.corruptions) == 25
     assert figures.explanation
     assert figures.explanation.similarity_repeated is not None
@@ -171,6 +179,27 @@ def test_evaluation_of_an_earlier_form_is_made_anew(evaluated):
     evaluated.store.put(evaluated.keys.evaluation, b'{"dataset": "drawn", "images": 3}')
     again = evaluate_model(evaluated.store, evaluated.examples, TRAINING, SMALL)
     assert again.malignant == evaluated.evaluation.malignant
+
+
+def test_evaluation_by_another_version_of_the_code_is_made_anew(evaluated):
+    stale = evaluated.evaluation.model_copy(
+        update={"version": EVALUATION_VERSION - 1, "accuracy": Estimate(value=0.123)}
+    )
+    evaluated.store.put(evaluated.keys.evaluation, stale.model_dump_json().encode())
+    again = evaluate_model(evaluated.store, evaluated.examples, TRAINING, SMALL)
+    assert again.version == EVALUATION_VERSION
+    assert again.accuracy == evaluated.evaluation.accuracy
+
+
+@pytest.mark.parametrize("correction", ["colour_constancy", "hair_removal"])
+def test_skin_tone_is_not_estimated_from_corrected_pixels(evaluated, tmp_path, correction):
+    records = SplitRecords.fetch(evaluated.store, evaluated.examples, "test", tmp_path)
+    plain = load_scorer(evaluated.model).metadata
+    corrected = plain.model_copy(
+        update={"preprocessing": Preprocessing(SIZE, **{correction: True})}
+    )
+    assert len(skin_tones(plain, records)) == records.images
+    assert skin_tones(corrected, records) == {}
 
 
 def test_originals_prepared_anew_have_the_scores_of_the_records(evaluated, tmp_path):

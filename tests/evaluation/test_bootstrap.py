@@ -63,12 +63,12 @@ def test_estimate_does_not_depend_on_how_resamples_are_chunked(monkeypatch):
     assert parts == whole
 
 
-def test_interval_of_a_figure_biased_upwards_reaches_as_far_below_it_as_above():
+def test_interval_of_a_figure_biased_upwards_reaches_at_least_as_far_below_it_as_above():
     values = np.random.default_rng(0).normal(0, 1, 300)
     absolute = Bootstrap(np.arange(300), 500, 0).estimate_biased_upwards(
         lambda weights: np.abs(weights @ values) / weights.sum(axis=1)
     )
-    assert absolute.low == pytest.approx(max(0, 2 * absolute.value - absolute.high))
+    assert absolute.low <= max(0, 2 * absolute.value - absolute.high) + 1e-6
     assert 0 <= absolute.low <= absolute.value <= absolute.high
 
 

@@ -6,6 +6,9 @@ from sklearn import metrics
 
 from dermascan.errors import InputError
 from dermascan.evaluation import CLASS_COLUMNS, evaluate
+from dermascan.evaluation.bootstrap import Bootstrap
+from dermascan.evaluation.calibration import expected_calibration_error
+from dermascan.evaluation.scored import Scored
 from dermascan.model.calibration import softmax
 from dermascan.taxonomy import LESION_CLASSES, Taxonomy
 
@@ -47,6 +50,27 @@ def test_calibration_error_averages_the_gaps_of_ten_equal_bins(table, evaluation
     assert [each.images for each in evaluation.reliability if each.images] == [
         len(group) for _, group in groups
     ]
+
+
+@pytest.mark.parametrize(("shift", "least"), [(0.0, 0.8), (0.15, 0.9), (0.7, 0.9)])
+def test_interval_of_the_calibration_error_covers_the_true_one(shift, least):
+    """Coverage over drawn test sets of 300 images whose scores are too high by `shift` logits."""
+    expected = calibration_error_interval(400_000, shift, seed=0, resamples=2).value
+    found = [calibration_error_interval(300, shift, seed, resamples=200) for seed in range(1, 101)]
+    covered = np.mean([each.low <= expected <= each.high for each in found])
+    assert covered >= least
+
+
+def calibration_error_interval(images, shift, seed, resamples):
+    random = np.random.default_rng(seed)
+    logits = random.normal(-2, 1.8, images)
+    positive = random.random(images) < 1 / (1 + np.exp(-logits))
+    score = 1 / (1 + np.exp(-logits - shift))
+    nothing = np.zeros(images, dtype=int)
+    bootstrap = Bootstrap(np.arange(images), resamples, seed)
+    return expected_calibration_error(
+        Scored(positive, score, score >= 0.5, nothing, nothing, np.zeros((0, 7)), images, bootstrap)
+    )
 
 
 def test_a_score_of_one_belongs_to_the_last_bin():

@@ -92,7 +92,13 @@ def test_comparison_has_the_differences_of_two_evaluations():
     assert got.other_roc_auc == second.malignant.roc_auc.value
     for difference, one, other in (
         (got.difference, first.malignant.roc_auc, second.malignant.roc_auc),
+        (
+            got.sensitivity_at_90_specificity_difference,
+            first.malignant.sensitivity_at_90_specificity,
+            second.malignant.sensitivity_at_90_specificity,
+        ),
         (got.sensitivity_difference, first.malignant.sensitivity, second.malignant.sensitivity),
+        (got.specificity_difference, first.malignant.specificity, second.malignant.specificity),
         (got.balanced_accuracy_difference, first.balanced_accuracy, second.balanced_accuracy),
     ):
         assert difference.value == pytest.approx(one.value - other.value, abs=2e-6)
@@ -108,6 +114,14 @@ def test_comparison_is_paired():
     difference = compare(table, other, THRESHOLD, THRESHOLD).difference
     auc = evaluate(table, THRESHOLD).malignant.roc_auc
     assert difference.high - difference.low < 0.2 * (auc.high - auc.low)
+
+
+def test_comparison_at_matched_specificity_is_blind_to_the_thresholds():
+    table = scored_table()
+    got = compare(table, table, 0.1, 0.6, resamples=50)
+    assert got.sensitivity_difference.value > 0.1
+    assert got.specificity_difference.value < -0.1
+    assert got.sensitivity_at_90_specificity_difference == Estimate(value=0.0)
 
 
 def test_comparison_the_other_way_round_has_the_opposite_differences():

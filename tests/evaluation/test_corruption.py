@@ -14,7 +14,7 @@ from dermascan.evaluation.corruption import (
     measure_robustness,
     stratified_subset,
 )
-from dermascan.evaluation.schema import Robustness
+from dermascan.evaluation.schema import Estimate, Robustness
 
 HEIGHT, WIDTH = 72, 96
 SEEDS = range(6)
@@ -157,7 +157,7 @@ def test_robustness_has_every_corruption_and_strength_and_survives_json(robustne
     kinds = [(each.name, each.strength) for each in robustness.corruptions]
 
     assert kinds == [(name, strength) for name in CORRUPTIONS for strength in STRENGTHS]
-    assert robustness.images == 90
+    assert robustness.images == robustness.images_at_3 == 90
     assert Robustness.model_validate_json(robustness.model_dump_json()) == robustness
 
 
@@ -180,7 +180,15 @@ def test_robustness_loss_is_the_clean_auc_of_the_same_images_minus_the_corrupted
 def test_robustness_mean_is_over_the_corruptions_at_strength_3(robustness):
     losses = [lost(robustness, name, 3) for name in CORRUPTIONS]
 
-    assert robustness.mean_auc_lost_at_3 == pytest.approx(np.mean(losses), abs=1e-6)
+    assert robustness.mean_auc_lost_at_3.value == pytest.approx(np.mean(losses), abs=2e-6)
+
+
+def test_robustness_interval_is_of_the_loss_on_the_same_resamples(robustness):
+    mean = robustness.mean_auc_lost_at_3
+    widest = max(c.roc_auc.high - c.roc_auc.low for c in robustness.corruptions)
+
+    assert mean.low < mean.value < mean.high
+    assert mean.high - mean.low < widest / 2
 
 
 def test_robustness_when_images_come_in_another_order_is_the_same(robustness):
@@ -192,15 +200,50 @@ def test_robustness_when_images_come_in_another_order_is_the_same(robustness):
     assert again == robustness
 
 
-def test_robustness_of_a_subset_scores_only_that_in_batches():
+def test_robustness_of_a_subset_scores_other_images_at_strength_3_only_in_batches():
     table, images = dataset(400)
     scorer = BrightScorer()
 
     robustness = measure_robustness(images.items(), scorer, table, subset=100, resamples=10)
 
     assert abs(robustness.images - 100) <= 3
-    assert scorer.scored == 26 * robustness.images
+    assert robustness.images_at_3 == 400
+    assert robustness.malignant_at_3 == (table["lesion_class"] == "mel").sum()
+    assert scorer.scored == 26 * robustness.images + 6 * (400 - robustness.images)
     assert scorer.largest == 32
+
+
+def test_robustness_mean_of_a_larger_set_is_that_of_corrupting_all_of_it():
+    table, images = dataset(120)
+    whole, part = (
+        measure_robustness(images.items(), BrightScorer(), table, subset=subset, resamples=50)
+        for subset in (120, 40)
+    )
+
+    assert part.mean_auc_lost_at_3 == whole.mean_auc_lost_at_3
+    assert part.corruptions != whole.corruptions
+
+
+def test_robustness_figures_of_a_subset_are_those_of_its_images_alone():
+    table, images = dataset(120)
+    alone = stratified_subset(table, 40, seed=0)
+    settings = {"subset": 40, "resamples": 50}
+    measured, expected = (
+        measure_robustness(images.items(), BrightScorer(), rows, **settings)
+        for rows in (table, alone)
+    )
+
+    assert measured.corruptions == expected.corruptions
+
+
+def test_robustness_at_strength_3_of_a_large_test_set_draws_from_it():
+    table, images = dataset(400)
+
+    robustness = measure_robustness(
+        images.items(), BrightScorer(), table, subset=50, images_at_3=200, resamples=10
+    )
+
+    assert abs(robustness.images_at_3 - 200) <= 3
 
 
 def test_robustness_when_only_benign_is_undefined():
@@ -209,7 +252,7 @@ def test_robustness_when_only_benign_is_undefined():
 
     robustness = measure_robustness(images.items(), BrightScorer(), table, resamples=10)
 
-    assert robustness.mean_auc_lost_at_3 is None
+    assert robustness.mean_auc_lost_at_3 == Estimate()
     assert {each.auc_lost for each in robustness.corruptions} == {None}
 
 

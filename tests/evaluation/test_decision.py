@@ -6,7 +6,8 @@ from scored_tables import THRESHOLD, binary_table, is_malignant, scored_table
 
 from dermascan.errors import InputError
 from dermascan.evaluation import Estimate, evaluate, figure
-from dermascan.evaluation.decision import LEVELS, certainty, threshold_for
+from dermascan.evaluation.decision import LEVELS, certainty
+from dermascan.model.calibration import choose_threshold, threshold_for
 from dermascan.taxonomy import Taxonomy
 
 SCORES = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=60)
@@ -53,6 +54,13 @@ def test_threshold_is_none_where_benign_images_have_the_highest_score_possible()
 def test_threshold_lies_above_all_scores_where_only_that_is_specific_enough():
     malignant, scores = np.array([False, False, True]), np.array([0.6, 0.6, 0.5])
     assert threshold_for(malignant, scores, "specificity", 0.9) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.9, 0.95, 7 * 0.1])
+def test_an_operating_point_has_the_threshold_that_training_chooses_for_its_specificity(level):
+    scores, malignant = np.arange(21) / 21, np.arange(21) == 20
+    trained = choose_threshold(scores, malignant, specificity=level).threshold
+    assert trained == threshold_for(malignant, scores, "specificity", level)
 
 
 def test_operating_points_are_of_thresholds_chosen_on_validation():

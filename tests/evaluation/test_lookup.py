@@ -1,4 +1,9 @@
+from typing import get_args
+
 import pytest
+from isic_metadata.fields import DiagnosisConfirmTypeEnum, FitzpatrickSkinType
+from isic_metadata.metadata import MetadataRow as Row
+from pages import image_table
 from scored_tables import THRESHOLD, scored_table
 
 from dermascan.errors import InputError
@@ -11,6 +16,7 @@ from dermascan.evaluation import (
     evaluate,
     figure,
 )
+from dermascan.evaluation.slices import SLICE_NAMES, UNKNOWN
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +40,43 @@ def test_figure_finds_a_corruption_by_name_and_strength(evaluation):
         CorruptionFigures(name="blur", strength=i, roc_auc=Estimate(value=0.9), auc_lost=i / 100)
         for i in (1, 3)
     )
-    robust = Robustness(images=9, corruptions=figures, mean_auc_lost_at_3=0.03)
+    robust = Robustness(
+        images=9,
+        corruptions=figures,
+        images_at_3=20,
+        malignant_at_3=5,
+        mean_auc_lost_at_3=Estimate(value=0.03, low=0.01, high=0.06),
+    )
     measured = evaluation.model_copy(update={"robustness": robust})
     assert figure(measured, "robustness.corruptions.blur_3.auc_lost") == 0.03
     assert figure(measured, "robustness.mean_auc_lost_at_3") == 0.03
+    assert figure(measured, "robustness.mean_auc_lost_at_3.high") == 0.06
+    assert figure(measured, "robustness.malignant_at_3") == 5
 
 
 def test_figure_of_a_slice_that_does_not_occur_is_undefined(evaluation):
     assert figure(evaluation, "slices.site.oral/genital.roc_auc.low") is None
+
+
+def test_figure_of_a_slice_that_occurs_is_found_whatever_its_name():
+    table = scored_table().assign(sex="not recorded here")
+    evaluation = evaluate(table, THRESHOLD, resamples=9)
+    assert figure(evaluation, "slices.sex.not recorded here.images") == len(table)
+
+
+def test_every_name_that_the_archive_gives_a_property_is_known_as_a_slice():
+    assert SLICE_NAMES["sex"] == set(get_args(get_args(Row.model_fields["sex"].annotation)[0]))
+    assert SLICE_NAMES["confirmation"] == {each.value for each in DiagnosisConfirmTypeEnum}
+    assert SLICE_NAMES["skin_tone"] >= {each.value for each in FitzpatrickSkinType}
+
+
+def test_every_property_has_names_and_those_of_its_slices_are_among_them():
+    table = image_table().assign(sex="male", diagnosis_confirm_type=None, brightness=0.5)
+    groups = evaluate(table, THRESHOLD, resamples=9).slices
+    assert {group.name for group in groups} == set(SLICE_NAMES)
+    for group in groups:
+        assert group.slices
+        assert {each.name for each in group.slices} <= SLICE_NAMES[group.name] | {UNKNOWN}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +111,9 @@ def test_figure_counts_as_a_number(evaluation):
         "malignant",
         "classes.scc.roc_auc",
         "slices.sex.female.auc",
+        "slices.sex.femal.roc_auc",
+        "slices.age.45 to 60.roc_auc",
+        "slices.site.female.roc_auc",
         "operating_points.specificity_85.sensitivity",
         "robustness",
         "robustness.auc",

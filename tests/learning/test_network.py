@@ -163,8 +163,9 @@ def test_build_network_of_keras_applications_freezes_every_normalisation():
     import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
     network = build_network(NetworkSpec("MobileNetV2", "none"), SMALL)
-    freeze_for_fine_tuning(network, 0, depthwise=True)
+    freeze_for_fine_tuning(network, 3, depthwise=True)  # blocks are counted in Lite only
 
+    assert network.get_layer("block_1_expand").trainable
     assert network.predict_on_batch(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 7)
     assert network.get_layer("embedding").output.shape == (None, 1280)
     norms = [x for x in network.layers if isinstance(x, keras.layers.BatchNormalization)]

@@ -8,7 +8,6 @@ from dermascan.errors import InputError, PermanentError
 from dermascan.imaging import ImageSize, Preprocessing
 from dermascan.learning import training
 from dermascan.learning.checkpoints import Checkpoints
-from dermascan.learning.learner import class_weights
 from dermascan.learning.network import NetworkSpec
 from dermascan.learning.training import (
     EpochRecord,
@@ -253,11 +252,3 @@ def test_best_epoch_when_auc_is_undefined_is_that_of_the_lowest_loss():
     history = [record(0, None, 2.0), record(1, None, 0.5), record(2, None, 0.7)]
 
     assert best_epoch(history).epoch == 1
-
-
-def test_class_weights_average_to_one_over_the_images():
-    weights = class_weights((900, 100, 0), power=0.5)
-
-    assert weights[2] == 0
-    assert weights[1] / weights[0] == pytest.approx(3)
-    assert (weights * [900, 100, 0]).sum() / 1000 == pytest.approx(1)

@@ -18,7 +18,7 @@ from dermascan.model_card import (
     load_reporting_items,
     model_card,
 )
-from dermascan.reporting import ReportContext, evaluation_report
+from dermascan.reporting import GalleryItem, LearningCurve, ReportContext, evaluation_report
 from dermascan.taxonomy import LESION_CLASSES
 
 ITEMS = load_reporting_items(Path(__file__).parents[2] / "include" / "reporting_items.yaml")
@@ -191,11 +191,19 @@ def test_card_of_a_bare_evaluation_says_what_is_not_known():
     assert "not published yet" in card_markdown(card)
 
 
-def test_every_place_that_a_guideline_item_names_exists(card):
+def test_every_place_that_a_guideline_item_names_exists_without_a_champion_and_a_gate(card):
     table = image_table(60)
-    context = ReportContext("A report")
-    report = Page(evaluation_report(full_evaluation(table), table, None, context))
-    in_report = {*report.identities, "gallery", "comparison", "gate", "learning"}
+    report = Page(
+        evaluation_report(
+            full_evaluation(table),
+            table,
+            None,
+            ReportContext("A report"),
+            gallery=[GalleryItem(table["isic_id"][0], "mel", "nv", 0.1, b"jpeg")],
+            history=[LearningCurve("network 1", (0, 1), (None, 1.0), (1.2, 0.9), (0.7, 0.9), 1)],
+        )
+    )
+    in_report = set(report.identities)
     in_card = {section.anchor for section in card.sections}
     for guideline in ITEMS.guidelines:
         for item in guideline.items:
@@ -211,3 +219,17 @@ def test_every_item_of_both_guidelines_is_in_the_card(card):
     assert {int(row[0].rstrip("abcdefg")) for row in tripod} == set(range(1, 28))
     assert claim[-1][:2] == ("44", "Funding, and the funders' part")
     assert claim[-1][2] == "to be filled in by the authors"
+
+
+def test_card_names_every_kind_of_figure_that_it_shows_without_an_interval(card):
+    sections = {section.anchor: section.blocks for section in card.sections}
+    corrupted = [cell for row in sections["robustness"][-1].rows for cell in row[1:]]
+    assert not any("(" in cell for cell in corrupted)
+    (exceptions,) = (text for text in sections["metrics"][-1].items if "no interval" in text)
+    for kind in ("corruption", "explanations", "size and speed"):
+        assert kind in exceptions
+
+
+def test_card_takes_only_the_malignant_score_for_a_probability(markdown):
+    assert "the value of a single class is a score, no probability" in markdown
+    assert "calibrated class probabilities" not in markdown

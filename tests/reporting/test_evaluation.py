@@ -46,15 +46,21 @@ def comparison(table: pd.DataFrame) -> Comparison:
     return compare(table, other, THRESHOLD, THRESHOLD, resamples=50)
 
 
-def verdict(table: pd.DataFrame) -> GateResult:
-    found = comparison(table)
-    champion = ChampionComparison(
+def against_champion(
+    malignant: Comparison, comparability: Comparability = Comparability.SAME_IMAGES
+) -> ChampionComparison:
+    """Make a comparison whose melanoma ROC AUC differs by an amount that nothing else has."""
+    melanoma = malignant.model_copy(update={"difference": Estimate(value=0.0777)})
+    return ChampionComparison(
         version=20260901120000,
-        comparability=Comparability.SAME_IMAGES,
-        malignant=found,
-        melanoma=found,
+        comparability=comparability,
+        malignant=malignant,
+        melanoma=melanoma,
     )
-    return check(full_evaluation(table), champion, RULES)
+
+
+def verdict(table: pd.DataFrame) -> GateResult:
+    return check(full_evaluation(table), against_champion(comparison(table)), RULES)
 
 
 def full_report() -> str:
@@ -65,7 +71,7 @@ def full_report() -> str:
         verdict(table),
         CONTEXT,
         gallery=gallery(table),
-        comparison=comparison(table),
+        comparison=against_champion(comparison(table)),
         history=HISTORY,
     )
 
@@ -181,7 +187,8 @@ def test_slices_without_a_large_one_name_none():
 
 def test_robustness_shows_every_corruption_and_the_mean_loss(report):
     words = section(report, "robustness")
-    assert "costs 0.060 of ROC AUC, from 0.900" in words
+    assert "their ROC AUC is 0.900" in words
+    assert "costs 0.060 of ROC AUC (0.020 to 0.100), measured on 120 test images, 30 of" in words
     assert "blur 0.890 -0.010 0.880 -0.020 0.870 -0.030 n/a" in words
     assert "JPEG 0.870 -0.030" in words
 
@@ -237,6 +244,29 @@ def test_comparison_shows_both_models_and_the_difference(report):
     assert f"ROC AUC {found.roc_auc:.3f} against {found.other_roc_auc:.3f}" in words
     assert f"{found.difference.value:+.3f} {found.difference.low:+.3f} to" in words
     assert "the champion is version 20260901120000" in words
+    assert "DeLong" in words
+    assert "melanoma against the rest +0.078" in words
+    matched = found.sensitivity_at_90_specificity_difference
+    assert f"Sensitivity at 90 % specificity {matched.value:+.3f}" in words
+    own = found.specificity_difference
+    assert f"Specificity, each at its own threshold {own.value:+.3f}" in words
+
+
+@pytest.mark.parametrize(
+    ("comparability", "caveat"),
+    [
+        (Comparability.OTHER_DATASET, "may have been among its training images"),
+        (Comparability.OTHER_CLASSES, "calls other classes malignant"),
+    ],
+)
+def test_comparison_that_does_not_decide_says_why_and_tests_nothing(comparability, caveat):
+    table = image_table(30)
+    champion = against_champion(comparison(table), comparability)
+    text = evaluation_report(full_evaluation(table), table, None, CONTEXT, comparison=champion)
+    words = section(text, "comparison")
+    assert caveat in words
+    assert "does not decide" in words
+    assert "DeLong" not in words
 
 
 def test_comparison_that_is_not_defined_says_so():
@@ -248,10 +278,13 @@ def test_comparison_that_is_not_defined_says_so():
         other_roc_auc=None,
         difference=Estimate(),
         delong_p=None,
+        sensitivity_at_90_specificity_difference=Estimate(),
         sensitivity_difference=Estimate(),
+        specificity_difference=Estimate(),
         balanced_accuracy_difference=Estimate(),
     )
-    text = evaluation_report(full_evaluation(table), table, None, CONTEXT, comparison=nothing)
+    champion = against_champion(nothing)
+    text = evaluation_report(full_evaluation(table), table, None, CONTEXT, comparison=champion)
     assert "ROC AUC n/a against n/a; DeLong's test of the difference: n/a" in section(
         text, "comparison"
     )
@@ -308,7 +341,7 @@ def test_report_of_undefined_robustness_draws_no_line():
                 each.model_copy(update={"roc_auc": Estimate(), "auc_lost": None})
                 for each in robustness().corruptions
             ),
-            "mean_auc_lost_at_3": None,
+            "mean_auc_lost_at_3": Estimate(),
         }
     )
     evaluation = evaluate(table, THRESHOLD, resamples=9).model_copy(
