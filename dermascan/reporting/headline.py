@@ -157,8 +157,16 @@ def _weakest(evaluation: Evaluation) -> Iterator[str]:
         yield (
             f"It is weakest where “{group_title(worst.group)}” is “{worst.name}”: ROC AUC "
             f"{_with_interval(worst.roc_auc)} on {worst.images:,} images, {worst.malignant:,} "
-            f"of them malignant, {decimal(worst.loss)} below that of all images."
+            f"of them malignant, {_below(worst.loss)} that of all images."
         )
+
+
+def _below(loss: float) -> str:
+    """Put a loss in words; only the slices large enough are compared, and all may be above."""
+    shown = decimal(abs(loss))
+    if shown == decimal(0.0):
+        return "the same as"
+    return f"{shown} {'below' if loss > 0 else 'above'}"
 
 
 def _corrupted(evaluation: Evaluation) -> Iterator[str]:

@@ -65,7 +65,7 @@ def test_pretrained_network_when_shown_a_photograph_recognises_it(
     found = imagenet.predict_on_batch(photograph(name)[None])[0]
 
     assert found.argmax() == number
-    np.testing.assert_allclose(found[list(logits)], list(logits.values()), atol=0.02)
+    np.testing.assert_allclose(found[list(logits)], list(logits.values()), atol=1e-3)
 
 
 def test_assign_when_a_tensor_is_left_over_names_it(unfolded, tensors):
@@ -115,7 +115,7 @@ def test_larger_lite_networks_read_their_weights_and_recognise_photographs(
     )
     assert cat.argmax() == number  # an Egyptian cat
     assert coffee.argmax() == 967
-    np.testing.assert_allclose(coffee[list(logits)], list(logits.values()), atol=0.02)
+    np.testing.assert_allclose(coffee[list(logits)], list(logits.values()), atol=1e-3)
     plain = build_network(NetworkSpec(architecture, "none"), SMALL)
     features = plain.count_params() - 1281 * 7
     assert features + 1281 * 1000 == parameters + _norm_statistics(plain)

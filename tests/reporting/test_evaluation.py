@@ -176,6 +176,24 @@ def test_slices_name_and_mark_the_worst(report):
     assert re.search(rf"{re.escape(worst.name)} worst {worst.images} \({worst.malignant}\)", words)
 
 
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [(0.03, "0.030 below that"), (-0.01, "0.010 above that"), (-0.0001, "the same as that")],
+)
+def test_headline_says_in_words_how_far_the_worst_slice_is_from_the_whole(loss, words):
+    table = image_table()
+    evaluation = full_evaluation(table)
+    worst = evaluation.worst_slice.model_copy(update={"loss": loss})
+
+    page = Page(
+        evaluation_report(
+            evaluation.model_copy(update={"worst_slice": worst}), table, None, CONTEXT
+        )
+    )
+
+    assert f"of them malignant, {words} of all images." in page.text
+
+
 def test_slices_without_a_large_one_name_none():
     table = image_table(30)
     evaluation = full_evaluation(table)
