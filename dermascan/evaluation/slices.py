@@ -19,6 +19,9 @@ from dermascan.skin_tone import TONE_BANDS, tone_band
 UNKNOWN = "unknown"
 # Malignant and, separately, benign images below which a slice's ROC AUC says too little.
 SMALLEST_SLICE = 20
+# Shown, but never the worst: how a diagnosis was confirmed is not known when a model is used, and
+# the benign lesions that were excised are those that looked malignant.
+_HINDSIGHT = "confirmation"
 
 Names = NDArray[np.object_]
 
@@ -75,9 +78,11 @@ def worst_slice(groups: Sequence[SliceGroup], roc_auc: float | None) -> WorstSli
 
     Returns:
         The first of the lowest, None if no slice has `SMALLEST_SLICE` malignant images and as
-        many benign ones.
+        many benign ones. How a diagnosis was confirmed makes no slice of patients or of images
+        and is passed over.
     """
-    pairs = chain.from_iterable(((group.name, each) for each in group.slices) for group in groups)
+    known = (group for group in groups if group.name != _HINDSIGHT)
+    pairs = chain.from_iterable(((group.name, each) for each in group.slices) for group in known)
     found = [(each.roc_auc.value, group, each) for group, each in pairs if _is_large(each)]
     ranked = [(auc, group, each) for auc, group, each in found if auc is not None]
     if not ranked or roc_auc is None:

@@ -121,6 +121,15 @@ def test_worst_slice_has_the_lowest_area_of_those_that_are_large_enough():
     assert worst.loss == pytest.approx(evaluation.malignant.roc_auc.value - worst.roc_auc.value)
 
 
+def test_worst_slice_is_never_of_how_a_diagnosis_was_confirmed():
+    table = with_sites(("good", 40, 60, 0.0), ("bad", 30, 50, 0.3))
+    confirmed = table.assign(diagnosis_confirm_type=table["anatom_site_general"])
+    only = confirmed.assign(anatom_site_general=None)
+
+    assert evaluate(confirmed, 0.5, resamples=2).worst_slice.group == "site"
+    assert evaluate(only, 0.5, resamples=2).worst_slice.name == "unknown"
+
+
 def test_worst_slice_is_none_if_all_are_small():
     few = with_sites(("small", SMALLEST_SLICE - 1, 100, 0.2))
     assert evaluate(few, 0.5, resamples=2).worst_slice is None
