@@ -1,10 +1,11 @@
 """What a machine is, without which one it is."""
 
-import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+from dermascan.cores import usable_cores
 
 _LINUX_CPU = Path("/proc/cpuinfo")
 _LINUX_NVIDIA = Path("/proc/driver/nvidia/gpus")
@@ -36,7 +37,7 @@ class Machine:
 
         return cls(
             processor=_processor(),
-            cores=_cores(),
+            cores=usable_cores(),
             memory_gib=round(psutil.virtual_memory().total / _GIB),
             gpus=_gpus(),
             python=platform.python_version(),
@@ -49,12 +50,6 @@ class Machine:
             f"{self.cores} cores of {self.processor}, {self.memory_gib} GiB, {gpus}, "
             f"Python {self.python}, TensorFlow {self.tensorflow}"
         )
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -104,7 +104,6 @@ def evaluate(  # noqa: PLR0913  # two arguments, and options that callers name
         operating_points=_operating_points(scored, validation, malignant),
         calibrated=calibrated,
         uncalibrated=calibration_figures(scored_before),
-        reliability=calibrated.reliability,
         coverage=coverage_points(scored, threshold),
         area_under_risk_coverage=area_under_risk_coverage(scored, threshold),
         decision_curve=decision_curve(scored),

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-EVALUATION_VERSION = 2  # raise when equal models and images no longer give equal figures
+EVALUATION_VERSION = 3  # raise when equal models and images no longer give equal figures
 
 
 class _Frozen(BaseModel):
@@ -296,7 +296,6 @@ class Evaluation(_Frozen):
     operating_points: tuple[OperatingFigures, ...]
     calibrated: CalibrationFigures
     uncalibrated: CalibrationFigures
-    reliability: tuple[ReliabilityBin, ...]
     coverage: tuple[CoveragePoint, ...]
     area_under_risk_coverage: Estimate
     decision_curve: tuple[DecisionPoint, ...]

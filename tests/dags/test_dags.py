@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dermascan.imaging import Preprocessing
+from dermascan.learning.learner import TrainingConfig
+from dermascan.learning.network import ARCHITECTURES
+
 PROJECT = Path(__file__).parents[2]
 DAG_FILES = sorted(path for path in (PROJECT / "dags").glob("*.py") if path.name != "common.py")
 MAY_NOT_RECOVER = {"approval", "decide"}
@@ -48,6 +52,23 @@ def test_every_param_explains_itself(parsed):
                 assert param["schema"].get("title"), (dag_id, name)
                 assert param["description"], (dag_id, name)
                 assert param["schema"].get("type") or param["schema"].get("enum"), (dag_id, name)
+
+
+def test_the_form_of_training_offers_what_the_library_knows_and_its_defaults(parsed):
+    form = parsed["train_model"]["dags"]["train_model"]["params"]
+    config = TrainingConfig()
+    library = {
+        "image_size": str(Preprocessing().image_size),
+        "architecture": config.network.architecture,
+        "networks": config.members,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "seed": config.seed,
+    }
+
+    assert set(form["architecture"]["schema"]["enum"]) == set(ARCHITECTURES)
+    assert {name: form[name]["default"] for name in library} == library
 
 
 def test_no_param_keeps_the_form_from_being_sent_as_it_is(parsed):

@@ -47,7 +47,7 @@ def test_calibration_error_averages_the_gaps_of_ten_equal_bins(table, evaluation
     ece = evaluation.calibrated.ece
     assert ece.value == pytest.approx(expected / len(table), abs=1e-6)
     assert ece.low <= ece.value <= ece.high
-    assert [each.images for each in evaluation.reliability if each.images] == [
+    assert [each.images for each in evaluation.calibrated.reliability if each.images] == [
         len(group) for _, group in groups
     ]
 
@@ -77,7 +77,7 @@ def test_a_score_of_one_belongs_to_the_last_bin():
     one = scored_table(1)
     one[list(CLASS_COLUMNS)] = 0.0
     one["p_mel"] = one["p_malignant"] = 1.0
-    assert evaluate(one, THRESHOLD).reliability[-1].images == 1
+    assert evaluate(one, THRESHOLD).calibrated.reliability[-1].images == 1
 
 
 def test_figures_of_the_scores_are_repeated_where_they_are_looked_for(evaluation):

@@ -132,10 +132,8 @@ def test_train_of_an_ensemble_when_killed_in_the_second_network_ends_as_if_undis
     tracker = RecordingTracker()
     resumed = train(store, config, data, "t/killed/", tracker=tracker)
 
-    assert [sorted(tracker.steps), all("network_1/loss" in f for f in tracker.steps.values())] == [
-        [2],
-        True,
-    ]
+    assert sorted(tracker.steps) == [2]
+    assert "network_1/loss" in tracker.steps[2]
     assert resumed.threshold == pytest.approx(undisturbed.threshold, abs=1e-5)
     assert [record.member for record in resumed.best] == [0, 1]
     averages = [
