@@ -116,6 +116,8 @@ def judge(  # noqa: PLR0913  # four things a verdict is made of, and two for its
 ) -> GateResult:
     """Ask the gate whether a model may be promoted, and leave report and model card either way.
 
+    The verdict is written last: where there is one, there are the documents that explain it.
+
     Args:
         store: the bucket.
         training: fingerprint of the training run; it must have been evaluated.
@@ -137,9 +139,9 @@ def judge(  # noqa: PLR0913  # four things a verdict is made of, and two for its
     current = champion(store, model)
     compared = compare_with_champion(store, training, current, load) if current else None
     result = check(evaluation, compared, load_rules(rules))
-    store.put(candidacy.gate, result.model_dump_json(indent=1).encode(), "application/json")
     verdict = Verdict(evaluation, result, compared)
     documents = write_documents(store, training, model, verdict)
+    store.put(candidacy.gate, result.model_dump_json(indent=1).encode(), "application/json")
     if tracking_uri:
         tracker = _tracker(store, tracking_uri, training)
         _tell_verdict(tracker, verdict, {store.address(key): documents[key] for key in documents})

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dermascan import dataset, experiment, inference, registry
+from dermascan import dataset, experiment, inference, registry, versions
 from dermascan.dataset import DatasetPointer, encode_manifest
 from dermascan.fingerprint import canonical_json
 from dermascan.ingest import publishing
@@ -26,11 +26,11 @@ def _manifest_before_files() -> None:
     def publish(store: Store, model: str, version: int, folder: Path) -> None:
         keys = ModelKeys(model)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        files = [registry._described_file(folder, path) for path in paths]
+        files = [versions._described_file(folder, path) for path in paths]
         manifest = {"model": model, "version": version, "files": [asdict(file) for file in files]}
         store.put(keys.manifest(version), canonical_json(manifest), "application/json")
         for file in files:
-            registry._upload_file(store, keys.version(version), folder, file)
+            store.put(keys.version(version) + file.path, (folder / file.path).read_bytes())
 
     experiment.publish_version = publish
 
@@ -38,13 +38,13 @@ def _manifest_before_files() -> None:
 def _champion_before_upload() -> None:
     publish = experiment._publish
 
-    def moved_first(store: Store, training: str, model: str, version: int) -> None:
+    def moved_first(store: Store, training: str, model: str, version: int, load: Any) -> None:
         key = ModelKeys(model).champion
         current = registry.champion(store, model)
         decision = Decision("sweep", "too early", f"training/{training}")
         successor = registry._successor(current, model, version, decision)
         store.put_json(key, successor.as_plain())
-        publish(store, training, model, version)
+        publish(store, training, model, version, load)
 
     experiment._publish = moved_first
 
