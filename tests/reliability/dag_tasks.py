@@ -1,8 +1,8 @@
 """The tasks of all DAGs in the order in which one run after the other would come to them."""
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from dermascan.registry import (
 )
 from dermascan.storage import Store
 
-MODEL = "dermascan"
+MODEL, OTHER_MODEL = "dermascan", "other"
 PARAMS: dict[str, dict[str, Any]] = {
     "ingest_isic": {"dataset": "drawn"},
     "train_model": {
@@ -42,6 +42,8 @@ class DagTask:
         takes: the task whose result is its argument, None for none.
         mapped: it runs once for each item of that result; the first is swept, after the others.
         prepare: something done to the bucket before it, such as images that arrive.
+        case: names a further run of the same DAG from another state, empty for the first.
+        params: of that run.
     """
 
     dag: str
@@ -49,10 +51,17 @@ class DagTask:
     takes: str | None = None
     mapped: bool = False
     prepare: Callable[[Store], None] | None = None
+    case: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        return f"{self.dag}.{self.task}"
+        return f"{self.dag}.{self.task}{self.case}"
+
+    @property
+    def sources(self) -> tuple[str, str]:
+        """The stages whose result may be the argument: of the same case, else of the first."""
+        return f"{self.dag}.{self.takes}{self.case}", f"{self.dag}.{self.takes}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Chain:
         go_back(self.store, self._state)
         if task.prepare:
             task.prepare(self.store)
-        given = self._results[f"{task.dag}.{task.takes}"] if task.takes else None
+        given = next((self._results[s] for s in task.sources if s in self._results), None)
         arguments = [(item,) for item in given] if task.mapped else [(given,)][: bool(task.takes)]
         orders = [self._order(task, a) for a in arguments or [()]]
         others = [self.runner.run(order).result for order in orders[1:]]
@@ -99,7 +108,7 @@ class Chain:
 
     @staticmethod
     def _order(task: DagTask, arguments: tuple[Any, ...]) -> Order:
-        return Order(task.dag, task.task, PARAMS[task.dag], arguments)
+        return Order(task.dag, task.task, {**PARAMS[task.dag], **task.params}, arguments)
 
 
 def images_arrive(store: Store) -> None:
@@ -112,18 +121,32 @@ def images_arrive(store: Store) -> None:
 
 def another_champion(store: Store) -> None:
     """Publish the champion's files as a later version, and make that champion by hand."""
+    copy_champion(store, MODEL, 1)
 
+
+def champion_of_another_name(store: Store) -> None:
+    """Publish the champion's files under the other name, and make that champion by hand."""
+    copy_champion(store, OTHER_MODEL, 0)
+
+
+def copy_champion(store: Store, model: str, later: int) -> None:
     first = require_champion(store, MODEL).version
     with tempfile.TemporaryDirectory() as folder:
         fetch_version(store, MODEL, first, Path(folder))
-        publish_version(store, MODEL, first + 1, Path(folder))
-    promote(store, MODEL, first + 1, Decision("somebody", "by hand"))
+        publish_version(store, model, first + later, Path(folder))
+    promote(store, model, first + later, Decision("somebody", "by hand"))
 
+
+DOWNLOAD, UPLOAD = "shard.download_from_isic", "shard.upload_to_s3"
+AGAIN = " onto an older dataset"
+AGAINST = " against a champion"
+FEWER: dict[str, Any] = {"limit": 20}
+OTHER = {"model": OTHER_MODEL}
 
 TASKS = (
     DagTask("ingest_isic", "plan"),
-    DagTask("ingest_isic", "shard.download_from_isic", takes="plan", mapped=True),
-    DagTask("ingest_isic", "shard.upload_to_s3", takes="shard.download_from_isic", mapped=True),
+    DagTask("ingest_isic", DOWNLOAD, takes="plan", mapped=True),
+    DagTask("ingest_isic", UPLOAD, takes=DOWNLOAD, mapped=True),
     DagTask("ingest_isic", "publish_manifest", takes="plan"),
     DagTask("ingest_isic", "validate", takes="publish_manifest"),
     DagTask("train_model", "split"),
@@ -137,4 +160,17 @@ TASKS = (
     DagTask("batch_inference", "predict", takes="resolve", mapped=True),
     DagTask("batch_inference", "summarise", takes="resolve"),
     DagTask("rollback_model", "rollback", prepare=another_champion),
+    DagTask(
+        "train_model",
+        "gate",
+        takes="evaluate",
+        prepare=champion_of_another_name,
+        case=AGAINST,
+        params=OTHER,
+    ),
+    DagTask("train_model", "promote", takes="gate", case=AGAINST, params=OTHER),
+    DagTask("ingest_isic", "plan", case=AGAIN, params=FEWER),
+    DagTask("ingest_isic", DOWNLOAD, takes="plan", mapped=True, case=AGAIN, params=FEWER),
+    DagTask("ingest_isic", UPLOAD, takes=DOWNLOAD, mapped=True, case=AGAIN, params=FEWER),
+    DagTask("ingest_isic", "publish_manifest", takes="plan", case=AGAIN, params=FEWER),
 )
