@@ -9,6 +9,7 @@ from typing import Any
 from reliability.objects import Snapshot, go_back, take
 from reliability.task_runner import Ended, Order, TaskRunner
 
+from dermascan.fingerprint import sha256_hex
 from dermascan.registry import (
     Decision,
     fetch_version,
@@ -81,6 +82,7 @@ class Chain:
         self.store, self.runner, self._tasks = store, runner, tasks
         self._stages: dict[str, Stage] = {}
         self._results: dict[str, Any] = {}
+        self._digests: dict[str, dict[str, str]] = {}
         self._state = take(store)
 
     def stage(self, name: str) -> Stage:
@@ -90,6 +92,18 @@ class Chain:
                 break
             self._advance(task)
         return self._stages[name]
+
+    def digest(self, files: Mapping[str, bytes]) -> dict[str, str]:
+        """Say what a SavedModel is, see `task_worker.digest`; once for equal files."""
+        name = sha256_hex(b"".join(files[file] for file in sorted(files)))
+        if name not in self._digests:
+            with tempfile.TemporaryDirectory() as folder:
+                for file, body in files.items():
+                    path = Path(folder) / file
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(body)
+                self._digests[name] = self.runner.digest(Path(folder))
+        return self._digests[name]
 
     def _advance(self, task: DagTask) -> None:
 

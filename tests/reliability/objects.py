@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dermascan.fingerprint import canonical_json, sha256_hex
 from dermascan.storage import Store, concurrently
 
 # What two undisturbed runs write differently, and nothing else is overlooked. In JSON: how long
@@ -82,6 +83,24 @@ def torn(store: Store, before: Snapshot, after: Snapshot) -> list[str]:
     ]
 
 
+def state(store: Store, since: Snapshot) -> frozenset[tuple[str, object]]:
+    """Name what the bucket holds, by what changed since a snapshot.
+
+    Two states of equal name differ in nothing but what `differences` leaves out.
+    """
+    return frozenset(
+        (key, None if body is None else _name(key, body))
+        for key, body in _changes(store, since).items()
+    )
+
+
+def _name(key: str, body: bytes) -> str:
+    if SAVED_MODEL.fullmatch(key):
+        return "a file of a SavedModel"
+    normal = _normal(key, body)
+    return sha256_hex(normal if isinstance(normal, bytes) else canonical_json(normal))
+
+
 def _changes(store: Store, since: Snapshot) -> dict[str, bytes | None]:
     present = {found.key: found.etag for found in store.list("")}
     changed = [key for key, tag in present.items() if since.tags.get(key) != tag]
@@ -104,7 +123,7 @@ def _same(key: str, one: bytes | None, other: bytes | None) -> bool:
     return bool(SAVED_MODEL.fullmatch(key)) or _normal(key, one) == _normal(key, other)
 
 
-def _normal(key: str, body: bytes) -> object:
+def _normal(key: str, body: bytes) -> Any:
     if key.endswith(".json"):
         return _without_measured(json.loads(body))
     if key.endswith((".html", ".jsonl")):

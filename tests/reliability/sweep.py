@@ -1,13 +1,11 @@
 """Kill a task at each of its calls to object storage, run it again, and say what is wrong."""
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from reliability.dag_tasks import Chain, Stage
 from reliability.killing_proxy import Kill
-from reliability.objects import differences, go_back, take, torn
+from reliability.objects import differences, go_back, state, take, torn
 from reliability.readers import broken_promises
 
 
@@ -17,12 +15,11 @@ class Finding:
 
     kill: Kill
     call: str
-    when: str
     what: str
 
     def __str__(self) -> str:
         point = f"{self.kill.moment} call {self.kill.call} ({self.call})"
-        return f"killed {point}, {self.when}: {self.what}"
+        return f"killed {point}: {self.what}"
 
 
 def all_points(stage: Stage) -> list[Kill]:
@@ -49,41 +46,44 @@ def sweep(
 ) -> Iterator[Finding]:
     """Yield what is wrong at any of the points.
 
+    The next try depends on nothing but the bucket, so it is made once for each state in which a
+    kill leaves it, and not again for a point that leaves a state known to be sound.
+
     Args:
         chain: the bucket, and what runs tasks.
         stage: the task, and the states before and after it.
         points: where to kill it.
         broken: name of a deliberate fault in `reliability.broken`.
     """
+    sound: set[object] = set()
     for kill in points:
         go_back(chain.store, stage.before)
         killed = chain.runner.run(stage.order, kill, broken=broken)
         call = killed.calls[-1] if killed.calls else None
         named = f"{call.method} {call.key or call.path}" if call else "none"
         if not killed.killed:
-            yield Finding(kill, named, "afterwards", "it ended before that call came")
+            yield Finding(kill, named, "it ended before that call came")
             continue
-        for what in torn(chain.store, stage.before, stage.after) + broken_promises(chain.store):
-            yield Finding(kill, named, "before the next try", what)
+        left = state(chain.store, stage.before)
+        if left in sound:
+            continue
+        found = _wrong_in_between(chain, stage)
         chain.runner.run(stage.order, broken=broken)
-        for what in _wrong_in_the_end(chain, stage):
-            yield Finding(kill, named, "after the next try", what)
+        found += _wrong_in_the_end(chain, stage)
+        yield from (Finding(kill, named, what) for what in found)
+        if not found:
+            sound.add(left)
+
+
+def _wrong_in_between(chain: Chain, stage: Stage) -> list[str]:
+    wrong = torn(chain.store, stage.before, stage.after) + broken_promises(chain.store)
+    return [f"before the next try: {line}" for line in wrong]
 
 
 def _wrong_in_the_end(chain: Chain, stage: Stage) -> list[str]:
     wrong = differences(chain.store, stage.after)
-    model = stage.after.saved_model()
-    if not wrong and model and stage.order.task == "train":
-        found = take(chain.store).saved_model()
-        if found != model and _digest(chain, found) != _digest(chain, model):
+    if not wrong and stage.order.task == "train":
+        model = chain.digest(take(chain.store).saved_model())
+        if model != chain.digest(stage.after.saved_model()):
             wrong.append("the trained model has other weights or scores")
-    return wrong
-
-
-def _digest(chain: Chain, files: dict[str, bytes]) -> dict[str, str]:
-    with tempfile.TemporaryDirectory() as folder:
-        for name, body in files.items():
-            path = Path(folder) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(body)
-        return chain.runner.digest(Path(folder))
+    return [f"after the next try: {line}" for line in wrong]

@@ -83,18 +83,26 @@ class TaskRunner:
         Raises:
             TaskFailedError: it ended with an error of its own.
         """
-        self._proxy.arm(kill)
-        status, result = self._child(
+        return self._ended(
+            kill,
             "run",
             **{**asdict(order), "include": str(self._include)},
             broken=broken,
             dies_in_epoch=dies_in_epoch,
         )
+
+    def put_file(self, key: str, path: Path, kill: Kill | None = None) -> Ended:
+        """Write a file as one object, and end at a call if asked to."""
+        return self._ended(kill, "put_file", key=key, path=str(path))
+
+    def _ended(self, kill: Kill | None, kind: str, **order: Any) -> Ended:
+        self._proxy.arm(kill)
+        status, result = self._child(kind, **order)
         calls = tuple(self._proxy.calls)
-        if status == -signal.SIGKILL and (self._proxy.killed or dies_in_epoch):
+        if status == -signal.SIGKILL and (self._proxy.killed or order.get("dies_in_epoch")):
             return Ended(True, None, calls)
         if status:
-            raise TaskFailedError(f"{order.task} ended with {status}:\n{self._tail()}")
+            raise TaskFailedError(f"{order.get('task', kind)} ended with {status}:\n{self._tail()}")
         return Ended(False, json.loads(result), calls)
 
     def tasks(self) -> dict[str, dict[str, str]]:

@@ -7,16 +7,17 @@ evenly among those that leave the bucket in another state.
 import os
 import shutil
 import uuid
+from itertools import product
 
 import pytest
 from archives import isic_id, row, serving, write_folder
 from reliability.dag_tasks import TASKS, Chain
-from reliability.killing_proxy import killing_proxy
+from reliability.killing_proxy import Kill, killing_proxy
 from reliability.objects import differences, go_back
 from reliability.sweep import all_points, sampled_points, sweep
 from reliability.task_runner import PROJECT, task_runner
 
-from dermascan.storage import Store
+from dermascan.storage import PART_BYTES, Store
 
 IMAGES = 32
 ALL = os.environ.get("DERMASCAN_CRASH_SWEEP") == "all"
@@ -63,9 +64,7 @@ def test_every_task_of_every_dag_is_swept(chain):
 
 
 @pytest.mark.parametrize("name", [task.name for task in TASKS])
-def test_task_when_killed_at_a_call_and_run_again_leaves_what_an_undisturbed_run_leaves(
-    chain, name
-):
+def test_task_when_killed_and_run_again_leaves_what_an_undisturbed_run_leaves(chain, name):
     stage = chain.stage(name)
     most = SLOW.get(stage.order.task, MOST)
     points = all_points(stage) if ALL else sampled_points(stage, most)
@@ -105,3 +104,20 @@ def test_train_when_killed_in_the_middle_of_an_epoch_repeats_that_epoch_alone(ch
     epochs = [call.key.rsplit("/", 1)[-1] for call in again.calls if call.method == "PUT"]
     assert [name for name in epochs if name.startswith("epoch-")] == ["epoch-0002.npz"]
     assert differences(chain.store, stage.after) == []
+
+
+def test_put_file_in_parts_when_killed_at_any_call_leaves_the_old_object_or_the_new_one(
+    chain, tmp_path
+):
+    old, new = b"old" * 10, bytes(PART_BYTES) + b"new"
+    (tmp_path / "file").write_bytes(new)
+    calls = len(chain.runner.put_file("large/undisturbed", tmp_path / "file").calls)
+    seen = []
+
+    for call, moment in product(range(1, calls + 1), ("before", "after")):
+        chain.store.put("large/file", old)
+        assert chain.runner.put_file("large/file", tmp_path / "file", Kill(call, moment)).killed
+        seen.append(chain.store.get("large/file"))
+
+    assert calls >= 4, "a file of two parts is begun, sent and completed"
+    assert seen == [old] * (2 * calls - 1) + [new]
