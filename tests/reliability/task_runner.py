@@ -163,12 +163,13 @@ def task_runner(
             stderr=errors,
             text=True,
             env=_environment(proxy.url, settings, archive, folder),
+            start_new_session=True,
         ) as worker,
     ):
         try:
             yield TaskRunner(worker, proxy, include, log)
         finally:
-            worker.kill()
+            os.killpg(worker.pid, signal.SIGKILL)  # a task that hangs too
 
 
 def _environment(
