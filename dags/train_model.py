@@ -119,7 +119,7 @@ def chosen_dataset() -> str:
             section="Training",
         ),
         "networks": Param(
-            1,
+            2,
             type="integer",
             minimum=1,
             maximum=20,
@@ -129,7 +129,7 @@ def chosen_dataset() -> str:
             section="Training",
         ),
         "epochs": Param(
-            14,
+            12,
             type="integer",
             minimum=0,
             maximum=500,
