@@ -28,6 +28,7 @@ from dermascan.learning.training import (
     train,
     training_fingerprint,
 )
+from dermascan.model.golden import GOLDEN_FILE, require_golden, write_golden
 from dermascan.model.savedmodel import Scorer, load_scorer
 from dermascan.registry import (
     Champion,
@@ -35,9 +36,11 @@ from dermascan.registry import (
     champion,
     claim_version,
     fetch_version,
+    former_champions,
     is_published,
     promote,
     publish_version,
+    require_intact,
 )
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
@@ -48,7 +51,9 @@ __all__ = [
     "evaluate_model",
     "headline",
     "judge",
+    "promote_by_hand",
     "promote_model",
+    "require_proven",
     "train_examples",
 ]
 
@@ -111,6 +116,8 @@ def judge(  # noqa: PLR0913  # four things a verdict is made of, and two for its
 ) -> GateResult:
     """Ask the gate whether a model may be promoted, and leave report and model card either way.
 
+    The verdict is written last: where there is one, there are the documents that explain it.
+
     Args:
         store: the bucket.
         training: fingerprint of the training run; it must have been evaluated.
@@ -132,9 +139,9 @@ def judge(  # noqa: PLR0913  # four things a verdict is made of, and two for its
     current = champion(store, model)
     compared = compare_with_champion(store, training, current, load) if current else None
     result = check(evaluation, compared, load_rules(rules))
-    store.put(candidacy.gate, result.model_dump_json(indent=1).encode(), "application/json")
     verdict = Verdict(evaluation, result, compared)
     documents = write_documents(store, training, model, verdict)
+    store.put(candidacy.gate, result.model_dump_json(indent=1).encode(), "application/json")
     if tracking_uri:
         tracker = _tracker(store, tracking_uri, training)
         _tell_verdict(tracker, verdict, {store.address(key): documents[key] for key in documents})
@@ -168,25 +175,36 @@ def _tell_verdict(tracker: Tracker, verdict: Verdict, documents: Mapping[str, by
     tracker.finish()
 
 
-def promote_model(
-    store: Store, training: str, model: str, by: str, *, tracking_uri: str | None = None
+def promote_model(  # noqa: PLR0913  # three things that are promoted, and three for its surroundings
+    store: Store,
+    training: str,
+    model: str,
+    by: str,
+    *,
+    approval: str = "",
+    tracking_uri: str | None = None,
+    load: Callable[[Path], Scorer] = load_scorer,
 ) -> Promotion:
     """Publish a training run's model as a new version and make it the champion.
 
     The version is claimed once for a training run, and published once, with the verdict of
-    that time; the champion moves only after every file of the version was read back and found
-    equal to its SHA-256.
+    that time. The champion moves only after every file of the version was read back and found
+    equal to its SHA-256, and the copy scored the golden images as the networks did that were
+    exported.
 
     Args:
         store: the bucket.
         training: fingerprint of the training run; it must have passed the gate.
         model: the model's name.
         by: who or what promotes it.
+        approval: who approved where, for the history; empty if nobody was asked.
         tracking_uri: of the MLflow server, None for none.
+        load: makes a scorer of the version's files; replaced in tests.
 
     Raises:
         GateFailedError: the gate's latest verdict is against it.
         ConflictError: the champion is no longer the one that the gate compared with.
+        IntegrityError: what was read back is not what was published.
     """
     candidacy = TrainingKeys(training).candidacy(model)
     done = store.get_if_present(candidacy.promotion)
@@ -200,16 +218,56 @@ def promote_model(
     version = _claimed_version(store, candidacy.version, model, training)
     if not is_published(store, model, version):
         guard(champion(store, model))
-        _publish(store, training, model, version)
-    with tempfile.TemporaryDirectory() as folder:
-        fetch_version(store, model, version, Path(folder))
-    reason = f"training run {training} passed the gate"
+        _publish(store, training, model, version, load)
+    require_proven(store, model, version, load)
+    reason = f"training run {training} passed the gate" + (f", {approval}" if approval else "")
     promote(store, model, version, Decision(by, reason, f"training/{training}"), guard)
     promotion = Promotion(model, version, training)
     if tracking_uri:
         _tell_promotion(store, tracking_uri, promotion)
     store.put_json(candidacy.promotion, asdict(promotion))
     return promotion
+
+
+def promote_by_hand(
+    store: Store,
+    model: str,
+    version: int,
+    decision: Decision,
+    load: Callable[[Path], Scorer] = load_scorer,
+) -> bool:
+    """Make any complete version the champion, after it was read back and proven.
+
+    A version that was champion before was proven then: its files are compared with the
+    manifest, and TensorFlow is not needed.
+
+    Returns:
+        True if the pointer moved, False if the version was champion already.
+
+    Raises:
+        NotFoundError: there is no such version.
+        IntegrityError: what was read back is not what was published.
+        ConflictError: somebody else moved the pointer at the same time; nothing was changed.
+    """
+    if version in former_champions(store, model):
+        require_intact(store, model, version)
+    else:
+        require_proven(store, model, version, load)
+    return promote(store, model, version, decision)
+
+
+def require_proven(
+    store: Store, model: str, version: int, load: Callable[[Path], Scorer] = load_scorer
+) -> None:
+    """Read a version back, and let the copy score its golden images.
+
+    Raises:
+        NotFoundError: there is no such version.
+        IntegrityError: a file does not match the manifest, or a score does not match its record.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = fetch_version(store, model, version, Path(name))
+        require_golden(folder, load(folder).score, f"{model} version {version}")
 
 
 def _tell_promotion(store: Store, uri: str, promotion: Promotion) -> None:
@@ -243,11 +301,16 @@ def _claimed_version(store: Store, key: str, model: str, training: str) -> int:
     return int(str(store.get_json(key)["version"]))
 
 
-def _publish(store: Store, training: str, model: str, version: int) -> None:
+def _publish(
+    store: Store, training: str, model: str, version: int, load: Callable[[Path], Scorer]
+) -> None:
     keys = TrainingKeys(training)
     candidacy = keys.candidacy(model)
     with tempfile.TemporaryDirectory() as name:
         folder = store.get_folder(keys.model, Path(name))
+        if not (folder / GOLDEN_FILE).exists():  # exported before there were golden images
+            scorer = load(folder)
+            write_golden(folder, scorer.metadata.preprocessing.image_size, scorer.score)
         for key in (keys.evaluation, candidacy.gate, candidacy.report):
             (folder / Path(key).name).write_bytes(store.get(key))
         card = make_card(store, training, model, str(version))

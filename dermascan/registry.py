@@ -1,30 +1,62 @@
-"""Model versions, the champion among them, and the history of that choice.
+"""The champion among the versions of a model, and the history of that choice.
 
-A version is immutable: its files, then `MANIFEST.json` with the SHA-256 of each, created
-once. A version without a manifest does not exist for any reader. The champion is a pointer
-that is moved by compare-and-swap, and each move is kept under its number.
+The champion is a pointer that is moved by compare-and-swap. Each move is kept under its number
+before the next one is made, so that the history has neither gaps nor forks. Versions themselves
+are in `dermascan.versions`; what a version must prove before it becomes champion is in
+`dermascan.experiment`.
 """
 
-import json
 import logging
-import mimetypes
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import chain, count
-from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
-from dermascan.errors import InputError, IntegrityError, NotFoundError
-from dermascan.fingerprint import Plain, canonical_json, sha256_hex
+from dermascan.errors import ConflictError, InputError, IntegrityError, NotFoundError
+from dermascan.fingerprint import Plain, canonical_json
 from dermascan.layout import ModelKeys
 from dermascan.storage import Store, concurrently
+from dermascan.versions import (
+    PublishedFile,
+    claim_version,
+    fetch_version,
+    is_published,
+    list_versions,
+    publish_version,
+    read_file,
+    require_intact,
+    version_files,
+)
+
+__all__ = [
+    "CHAMPION",
+    "DEFAULT_MODEL",
+    "Champion",
+    "Decision",
+    "ModelReference",
+    "PublishedFile",
+    "champion",
+    "claim_version",
+    "fetch_version",
+    "former_champions",
+    "history",
+    "is_published",
+    "list_versions",
+    "promote",
+    "publish_version",
+    "read_file",
+    "require_champion",
+    "require_intact",
+    "resolve_version",
+    "rollback",
+    "version_files",
+]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "dermascan"
 CHAMPION = "champion"
-VERSION_FORMAT = "%Y%m%d%H%M%S"
+_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -75,128 +107,15 @@ class Champion:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Plain]) -> "Champion":
-        """Read the record from its JSON form."""
-        return cls(**plain)  # type: ignore[arg-type]  # JSON that as_plain() wrote
+        """Read the record from its JSON form.
 
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """One file of a version: path under the version's prefix, SHA-256, size in bytes."""
-
-    path: str
-    sha256: str
-    size: int
-
-
-# Versions
-
-
-def claim_version(store: Store, model: str, owner: str, now: datetime | None = None) -> int:
-    """Reserve a version number: the UTC time to the second, or the next that is free.
-
-    Args:
-        store: the bucket.
-        model: the model's name.
-        owner: fingerprint of the training run that it is reserved for.
-        now: the time to start from; the present by default.
-    """
-    start = int((now or datetime.now(UTC)).strftime(VERSION_FORMAT))
-    claim = canonical_json({"training": owner})
-    keys = ModelKeys(model)
-    return next(
-        version
-        for version in count(start)
-        if store.put_if_absent(f"{keys.version(version)}TRAINING.json", claim, "application/json")
-    )
-
-
-def publish_version(store: Store, model: str, version: int, folder: Path) -> None:
-    """Upload a folder as a version, its manifest last.
-
-    Nothing is written to a version that has its manifest.
-
-    Raises:
-        IntegrityError: the version exists with other content.
-    """
-    keys = ModelKeys(model)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = [_described_file(folder, path) for path in paths]
-    taken = f"{model} {version} is published already with other content: claim a new version"
-    if is_published(store, model, version):
-        if set(files) != set(version_files(store, model, version)):
-            raise IntegrityError(taken)
-        return
-    for file in files:
-        _upload_file(store, keys.version(version), folder, file)
-    manifest = canonical_json(
-        {"model": model, "version": version, "files": [asdict(file) for file in files]}
-    )
-    if not store.put_immutable(keys.manifest(version), manifest, "application/json"):
-        raise IntegrityError(taken)
-    logger.info("published %s version %d: %d files", model, version, len(files))
-
-
-def _described_file(folder: Path, path: Path) -> PublishedFile:
-    data = path.read_bytes()
-    return PublishedFile(path.relative_to(folder).as_posix(), sha256_hex(data), len(data))
-
-
-def _upload_file(store: Store, prefix: str, folder: Path, file: PublishedFile) -> None:
-    data = (folder / file.path).read_bytes()
-    content_type = mimetypes.guess_type(file.path)[0] or "application/octet-stream"
-    if not store.put_immutable(prefix + file.path, data, content_type):
-        store.put(prefix + file.path, data, content_type)  # a try that died before its manifest
-
-
-def is_published(store: Store, model: str, version: int) -> bool:
-    """Tell whether a version is complete."""
-    return store.exists(ModelKeys(model).manifest(version))
-
-
-def version_files(store: Store, model: str, version: int) -> list[PublishedFile]:
-    """Return the files of a version as its manifest lists them.
-
-    Raises:
-        NotFoundError: there is no such version, or it was never completed.
-    """
-    body = store.get_if_present(ModelKeys(model).manifest(version))
-    if body is None:
-        raise NotFoundError(
-            f"model {model!r} has no version {version}: `dermascan models list` shows what there is"
-        )
-    return [PublishedFile(**file) for file in json.loads(body)["files"]]
-
-
-def fetch_version(store: Store, model: str, version: int, folder: Path) -> Path:
-    """Copy a version to a local folder, checking every file against the manifest.
-
-    Returns:
-        The folder, which then holds the version's files.
-
-    Raises:
-        NotFoundError: there is no such version.
-        IntegrityError: a file does not match the manifest.
-    """
-    prefix = ModelKeys(model).version(version)
-
-    def fetch(file: PublishedFile) -> None:
-        if ".." in PurePosixPath(file.path).parts or PurePosixPath(file.path).is_absolute():
-            raise IntegrityError(f"{model} {version}: the manifest lists the path {file.path!r}")
-        path = folder / file.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(store.get_verified(prefix + file.path, file.sha256))
-
-    for _ in concurrently(fetch, version_files(store, model, version), concurrency=8):
-        pass
-    return folder
-
-
-def list_versions(store: Store, model: str) -> list[int]:
-    """Return the complete versions, oldest first."""
-    suffix = "/MANIFEST.json"
-    root = ModelKeys(model).root
-    names = (found.key.removeprefix(root) for found in store.list(root))
-    return sorted(int(name.removesuffix(suffix)) for name in names if name.endswith(suffix))
+        Raises:
+            IntegrityError: it is not what `as_plain` writes.
+        """
+        try:
+            return cls(**plain)  # type: ignore[arg-type]  # JSON that as_plain() wrote
+        except TypeError as error:
+            raise IntegrityError(f"this is no record of a champion: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -242,9 +161,17 @@ def resolve_version(store: Store, reference: ModelReference) -> int:
 
 
 def champion(store: Store, model: str) -> Champion | None:
-    """Return the present champion, None before the first promotion."""
-    value, _ = store.read_pointer(ModelKeys(model).champion)
-    return None if value is None else Champion.from_plain(value)
+    """Return the present champion, None before the first promotion.
+
+    Raises:
+        IntegrityError: the pointer cannot be read.
+    """
+    return _read_champion(store, model)[0]
+
+
+def _read_champion(store: Store, model: str) -> tuple[Champion | None, str | None]:
+    value, tag = store.read_pointer(ModelKeys(model).champion)
+    return (None if value is None else Champion.from_plain(value)), tag
 
 
 def require_champion(store: Store, model: str) -> Champion:
@@ -266,7 +193,10 @@ def promote(
     decision: Decision,
     guard: Callable[[Champion | None], None] | None = None,
 ) -> bool:
-    """Make a version the champion and keep a record of it.
+    """Move the pointer to a version and keep a record of it.
+
+    This is the pointer work alone: that the version's files are what they should be is for the
+    caller to find out before, see `dermascan.experiment`.
 
     Args:
         store: the bucket.
@@ -282,21 +212,99 @@ def promote(
 
     Raises:
         NotFoundError: there is no such version.
-        ConflictError: somebody else moved the pointer at the same time.
+        ConflictError: somebody else moved the pointer at the same time; nothing was changed.
     """
     version_files(store, model, version)
-    keys = ModelKeys(model)
-    value, tag = store.read_pointer(keys.champion)
-    current = None if value is None else Champion.from_plain(value)
+
+    def choose(current: Champion | None) -> int | None:
+        if current and current.version == version:
+            return None
+        if guard:
+            guard(current)
+        return version
+
+    return _move(store, model, decision, choose)
+
+
+def rollback(store: Store, model: str, to_version: str, decision: Decision) -> Champion:
+    """Make an earlier champion champion again, the one before the present if none is named.
+
+    Every file of it is compared with its manifest before the pointer moves.
+
+    Args:
+        store: the bucket.
+        model: the model's name.
+        to_version: a number; empty for the version before the present champion.
+        decision: who decided, and why. With a request that moved the pointer before, nothing
+            is moved again: "before" would by then be the version that was left.
+
+    Returns:
+        The champion afterwards.
+
+    Raises:
+        InputError: there is no version before the present champion, or the one that is named
+            was never champion.
+        NotFoundError: no champion, or no such version.
+        IntegrityError: the version does not match its manifest.
+        ConflictError: somebody else moved the pointer at the same time; nothing was changed.
+    """
+
+    def choose(current: Champion | None) -> int | None:
+        present = current or require_champion(store, model)
+        version = _earlier(store, present, to_version)
+        if version == present.version:
+            return None
+        require_intact(store, model, version)
+        return version
+
+    _move(store, model, decision, choose)
+    return require_champion(store, model)
+
+
+def _earlier(store: Store, current: Champion, to_version: str) -> int:
+    model = current.model
+    if not to_version:
+        if current.previous is None:
+            raise InputError(f"{model!r} has had one champion only: name a version to change to")
+        return current.previous
+    version = resolve_version(store, ModelReference(model, to_version))
+    if version not in former_champions(store, model):
+        raise InputError(
+            f"{model} {version} was never champion, so there is nothing to go back to: "
+            f"`dermascan models promote {version}` proves it first"
+        )
+    return version
+
+
+def former_champions(store: Store, model: str) -> list[int]:
+    """Return the versions that are or were champion, the latest first."""
+    moves = reversed(list(history(store, model)))
+    return list(dict.fromkeys(move.version for move in moves))
+
+
+def _move(
+    store: Store,
+    model: str,
+    decision: Decision,
+    choose: Callable[[Champion | None], int | None],
+) -> bool:
+    """Let `choose` say what follows the present champion, None for no move, and make the move.
+
+    The champion that `choose` saw is the one that is replaced, or nothing is.
+    """
+    current, tag = _read_champion(store, model)
     if current:
-        _record(store, keys, current)  # in case the mover died before it could
-        if current.version == version or _is_fulfilled(store, current, decision.request):
+        _record(store, current)  # in case the mover died before it could
+        if _is_fulfilled(store, current, decision.request):
+            logger.info("request %s moved the champion already, nothing to do", decision.request)
             return False
-    if guard:
-        guard(current)
+    version = choose(current)
+    if version is None:
+        return False
     successor = _successor(current, model, version, decision)
-    store.move_pointer(keys.champion, successor.as_plain(), tag)
-    _record(store, keys, successor)
+    if not _replaced(store, successor, tag):
+        return False
+    _record(store, successor)
     logger.info("%s version %d is champion now (%s)", model, version, decision.reason)
     return True
 
@@ -315,50 +323,68 @@ def _successor(current: Champion | None, model: str, version: int, decision: Dec
     )
 
 
-def rollback(store: Store, model: str, to_version: str, decision: Decision) -> Champion:
-    """Make another version champion, the one before the present champion if none is named.
-
-    Args:
-        store: the bucket.
-        model: the model's name.
-        to_version: a number; empty for the version before the present champion.
-        decision: who decided, and why. With a request that moved the pointer before, nothing
-            is moved again: "before" would by then be the version that was left.
-
-    Returns:
-        The champion afterwards.
+def _replaced(store: Store, successor: Champion, tag: str | None) -> bool:
+    """Move the pointer; False if another try of the same request was faster.
 
     Raises:
-        InputError: there is no version before the present champion.
-        NotFoundError: no champion, or no such version.
-        ConflictError: somebody else moved the pointer at the same time.
+        ConflictError: somebody else was faster.
     """
-    current = require_champion(store, model)
-    if _is_fulfilled(store, current, decision.request):
-        logger.info("request %s moved the champion already, nothing to do", decision.request)
-        _record(store, ModelKeys(model), current)  # in case the mover died before it could
-        return current
-    if not to_version and current.previous is None:
-        raise InputError(f"{model!r} has had one champion only: name a version to change to")
-    version = resolve_version(store, ModelReference(model, to_version or str(current.previous)))
-    promote(store, model, version, decision)
-    return require_champion(store, model)
+    model = successor.model
+    try:
+        store.move_pointer(ModelKeys(model).champion, successor.as_plain(), tag)
+    except ConflictError as error:
+        present = require_champion(store, model)
+        if any(move.token == successor.token for move in history(store, model)):
+            return True  # it had moved, the answer was lost, and somebody has moved it since
+        if _is_fulfilled(store, present, successor.request):
+            return False
+        raise ConflictError(_lost(successor, present)) from error
+    return True
+
+
+def _lost(successor: Champion, present: Champion) -> str:
+    return (
+        f"{successor.model} version {successor.version} was not made champion: meanwhile "
+        f"{present.by} made version {present.version} champion ({present.reason}). Nothing was "
+        "changed; look at `dermascan models show` and decide again"
+    )
 
 
 def _is_fulfilled(store: Store, current: Champion, request: str | None) -> bool:
     """Tell whether a request moved the pointer, last or at any time before."""
-    if request is None:
-        return False
-    moves = chain((current,), history(store, current.model))
-    return any(move.request == request for move in moves)
+    if request is None or current.request == request:
+        return request is not None
+    return any(move.request == request for move in history(store, current.model))
 
 
 def history(store: Store, model: str) -> Iterator[Champion]:
-    """Yield the moves of the champion pointer, oldest first."""
-    for found in store.list(ModelKeys(model).history):
-        yield Champion.from_plain(store.get_json(found.key))
+    """Yield the moves of the champion pointer, oldest first, up to the one that it shows.
+
+    Raises:
+        IntegrityError: a move has no record.
+    """
+    current = champion(store, model)
+    if current is None:
+        return
+
+    def read(move: int) -> Champion:
+        key = ModelKeys(model).history_entry(move)
+        try:
+            return Champion.from_plain(store.get_json(key))
+        except NotFoundError as error:
+            raise IntegrityError(f"{store.address(key)} is gone: restore the object") from error
+
+    # The last move may not be recorded yet; those before it are.
+    yield from concurrently(read, range(1, current.move), _READERS)
+    yield current
 
 
-def _record(store: Store, keys: ModelKeys, entry: Champion) -> None:
-    data = canonical_json(entry.as_plain())
-    store.put_if_absent(keys.history_entry(entry.move), data, "application/json")
+def _record(store: Store, entry: Champion) -> None:
+    key = ModelKeys(entry.model).history_entry(entry.move)
+    if store.put_if_absent(key, canonical_json(entry.as_plain()), "application/json"):
+        return
+    if Champion.from_plain(store.get_json(key)) != entry:
+        raise IntegrityError(
+            f"{store.address(key)} and champion.json tell of different moves with the number "
+            f"{entry.move}: one of them was restored or written by hand; make them agree first"
+        )

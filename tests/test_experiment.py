@@ -16,7 +16,6 @@ from dermascan.assessment.head_to_head import compare_with_champion
 from dermascan.errors import ConflictError, GateFailedError, IntegrityError
 from dermascan.evaluation import CLASS_COLUMNS, evaluate
 from dermascan.evaluation.schema import EVALUATION_VERSION
-from dermascan.experiment import promote_model
 from dermascan.fingerprint import sha256_hex
 from dermascan.gate import Comparability, GateResult
 from dermascan.imaging import ImageSize, Preprocessing
@@ -80,7 +79,7 @@ class DummyScorer:
     def score(self, images):
         size = self.metadata.preprocessing.image_size
         assert images.shape[1:] == (size.height, size.width, 3)
-        labels = np.rint(images.mean(axis=(1, 2, 3)) / 30).astype(int)
+        labels = np.rint(images.mean(axis=(1, 2, 3)) / 30).astype(int).clip(0, 6)
         labels = np.full_like(labels, LESION_CLASSES.index("nv")) if self.blind else labels
         probabilities = np.full((len(images), 7), 0.02, np.float32)
         probabilities[np.arange(len(images)), labels] = 0.88
@@ -89,6 +88,8 @@ class DummyScorer:
 
 
 judge = partial(experiment.judge, load=DummyScorer.load)
+promote_model = partial(experiment.promote_model, load=DummyScorer.load)
+promote_by_hand = partial(experiment.promote_by_hand, load=DummyScorer.load)
 
 
 def put_images(store: Store, dataset: str = "made-up") -> pd.DataFrame:
@@ -278,6 +279,113 @@ def test_promote_model_when_its_version_was_promoted_by_hand_completes(candidate
     promote(store, MODEL, version, Decision("ann", "by hand"))
     assert promote_model(store, "first", MODEL, "run").version == version
     assert versions_moved_to(store) == [version]
+
+
+class Watching:
+    """Looks at the bucket, as a reader would, before and after each write of somebody else."""
+
+    def __init__(self, reader: Store, folder: Path, monkeypatch) -> None:
+        self._reader, self._folder, self._looks = reader, folder, 0
+        self.seen: list[int | None] = []
+        for name in ("_put", "delete"):
+            monkeypatch.setattr(Store, name, self._watched(getattr(Store, name)))
+
+    def _watched(self, call):
+        def watched(store, *arguments, **options):
+            self._look()
+            try:
+                return call(store, *arguments, **options)
+            finally:
+                self._look()
+
+        return watched
+
+    def _look(self) -> None:
+        current = champion(self._reader, MODEL)
+        if current:
+            folder = self._folder / str(self._looks)
+            self._looks += 1
+            copy = fetch_version(self._reader, MODEL, current.version, folder)
+            assert (copy / "saved_model.pb").is_file()
+            assert [move.move for move in history(self._reader, MODEL)][-1] == current.move
+        self.seen.append(current and current.version)
+
+
+def test_promote_model_shows_readers_the_old_or_the_new_champion_complete_at_every_write(
+    candidates, rules, tmp_path, monkeypatch
+):
+    store = candidates
+    first = promote_model(store, "first", MODEL, "run").version
+    judge(store, "second", MODEL, rules)
+    with monkeypatch.context() as patch:
+        watching = Watching(store, tmp_path / "reader", patch)
+        second = promote_model(store, "second", MODEL, "run").version
+    moved = watching.seen.index(second)
+    assert set(watching.seen[:moved]) == {first}
+    assert set(watching.seen[moved:]) == {second}
+    assert moved > 2 * len(files_of(store, second)) - 1  # nothing of the version comes later
+
+
+def test_promote_model_when_the_copy_scores_golden_images_otherwise_moves_nothing(
+    candidates, rules
+):
+    store = candidates
+    first = promote_model(store, "first", MODEL, "run").version
+    judge(store, "second", MODEL, rules)
+    loads = iter((False, True))
+
+    def load(folder: Path) -> DummyScorer:
+        return DummyScorer(read_metadata(folder), blind=next(loads))
+
+    with pytest.raises(IntegrityError, match="golden images differently"):
+        promote_model(store, "second", MODEL, "run", load=load)
+    assert versions_moved_to(store) == [first]
+
+
+def test_promote_model_when_a_stored_file_changed_refuses_before_it_is_loaded(
+    candidates, monkeypatch
+):
+    store = candidates
+    version = promote_and_die(store, monkeypatch, BEFORE_THE_MOVE)
+    store.put(f"{ModelKeys(MODEL).version(version)}saved_model.pb", b"changed")
+    with pytest.raises(IntegrityError, match=r"saved_model\.pb"):
+        promote_model(store, "first", MODEL, "run", load=must_not_be_called)
+    assert champion(store, MODEL) is None
+
+
+def test_promote_model_keeps_who_decided_and_where_in_the_history(candidates):
+    store = candidates
+    promote_model(store, "first", MODEL, "ann", approval="approved in train_model/run-1")
+    (move,) = history(store, MODEL)
+    assert move.by == "ann"
+    assert move.reason == "training run first passed the gate, approved in train_model/run-1"
+
+
+def test_promote_by_hand_proves_a_version_that_was_never_champion(candidates, monkeypatch):
+    store = candidates
+    version = promote_and_die(store, monkeypatch, BEFORE_THE_MOVE)
+
+    def blinded(folder: Path) -> DummyScorer:
+        return DummyScorer(read_metadata(folder), blind=True)
+
+    with pytest.raises(IntegrityError, match="golden images differently"):
+        promote_by_hand(store, MODEL, version, Decision("ann", "hope"), load=blinded)
+    assert champion(store, MODEL) is None
+    assert promote_by_hand(store, MODEL, version, Decision("ann", "looked at it"))
+    assert present(store) == version
+
+
+def test_promote_by_hand_of_a_former_champion_needs_no_network(candidates, rules):
+    store = candidates
+    first = promote_model(store, "first", MODEL, "run").version
+    judge(store, "second", MODEL, rules)
+    promote_model(store, "second", MODEL, "run")
+    decision = Decision("ann", "the old one was better")
+    assert promote_by_hand(store, MODEL, first, decision, load=must_not_be_called)
+    assert present(store) == first
+    store.put(f"{ModelKeys(MODEL).version(first)}gate.json", b"{}")
+    with pytest.raises(IntegrityError, match=r"gate\.json"):
+        promote_by_hand(store, MODEL, first, decision, load=must_not_be_called)
 
 
 def test_promote_model_when_the_gate_was_not_passed_is_refused(candidates, rules):

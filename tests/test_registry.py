@@ -15,6 +15,7 @@ from dermascan.registry import (
     list_versions,
     promote,
     publish_version,
+    read_file,
     resolve_version,
     rollback,
 )
@@ -49,6 +50,63 @@ def test_fetch_version_when_a_file_was_changed_refuses_it(store, published, tmp_
     store.put("models/m/2/saved_model.pb", b"another graph")
     with pytest.raises(IntegrityError, match=r"saved_model\.pb"):
         fetch_version(store, "m", 2, tmp_path / "copy")
+
+
+def test_fetch_version_when_a_file_is_gone_refuses_it(store, published, tmp_path):
+    store.delete(["models/m/2/variables/variables.index"])
+    with pytest.raises(IntegrityError, match=r"variables\.index.*backup"):
+        fetch_version(store, "m", 2, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"model": "m", "version": 2, "files": [{"path": "saved_model.pb"}]}',
+        b'{"model": "m", "version": 1, "files": []}',
+        b'{"model": "other", "version": 2, "files": []}',
+        b'{"model": "m", "version": 2, "files": [{"path": "../1/x", "sha256": "", "size": 0}]}',
+        b'{"model": "m", "version": 2, "files": [{"path": "/etc/x", "sha256": "", "size": 0}]}',
+    ],
+)
+def test_version_when_its_manifest_is_not_its_own_is_refused(store, published, tmp_path, manifest):
+    promote(store, "m", 1, ANN)
+    store.put("models/m/2/MANIFEST.json", manifest)
+    with pytest.raises(IntegrityError, match="manifest"):
+        fetch_version(store, "m", 2, tmp_path / "copy")
+    with pytest.raises(IntegrityError, match="manifest"):
+        promote(store, "m", 2, ANN)
+    with pytest.raises(IntegrityError, match="manifest"):
+        resolve_version(store, ModelReference("m", "2"))
+    assert versions_moved_to(store) == [1]
+
+
+def test_read_file_returns_what_was_published_or_refuses_it(store, published):
+    assert read_file(store, "m", 1, "saved_model.pb") == b"graph"
+    with pytest.raises(NotFoundError, match=r"report\.html"):
+        read_file(store, "m", 1, "report.html")
+    store.put("models/m/1/saved_model.pb", b"another graph")
+    with pytest.raises(IntegrityError, match=r"saved_model\.pb"):
+        read_file(store, "m", 1, "saved_model.pb")
+
+
+def test_rollback_to_a_damaged_version_is_refused(store, published):
+    for version in (1, 2):
+        promote(store, "m", version, ANN)
+    store.put("models/m/1/saved_model.pb", b"another graph")
+    with pytest.raises(IntegrityError, match=r"saved_model\.pb"):
+        rollback(store, "m", "", BOB)
+    assert versions_moved_to(store) == [1, 2]
+
+
+def test_rollback_to_a_version_that_was_never_champion_says_what_proves_it(store, published):
+    for version in (1, 2):
+        promote(store, "m", version, ANN)
+    with pytest.raises(InputError, match="models promote 3"):
+        rollback(store, "m", "3", BOB)
+    assert versions_moved_to(store) == [1, 2]
 
 
 def test_version_without_manifest_does_not_exist(store, published, tmp_path):
@@ -154,6 +212,68 @@ def test_champion_when_written_before_there_were_requests_can_be_read(store, pub
     assert [entry.request for entry in history(store, "m")] == [None, "dag/run"]
 
 
+def test_history_when_the_last_move_is_not_recorded_yet_has_it_all_the_same(store, published):
+    for version in (1, 2):
+        promote(store, "m", version, ANN)
+    store.delete(["models/m/history/000002.json"])
+    assert versions_moved_to(store) == [1, 2]
+
+
+def test_history_when_an_earlier_move_is_gone_is_refused(store, published):
+    for version in (1, 2):
+        promote(store, "m", version, ANN)
+    store.delete(["models/m/history/000001.json"])
+    with pytest.raises(IntegrityError, match=r"000001\.json is gone"):
+        versions_moved_to(store)
+
+
+def test_promote_when_pointer_and_history_tell_of_different_moves_is_refused(store, published):
+    for version in (1, 2):
+        promote(store, "m", version, ANN)
+    key = ModelKeys("m").champion
+    store.put_json(key, store.get_json(key) | {"version": 3})  # by hand, past the registry
+    with pytest.raises(IntegrityError, match=r"000002\.json and champion\.json"):
+        promote(store, "m", 1, BOB)
+
+
+def test_promote_when_somebody_else_is_faster_says_who_and_changes_nothing(store, published):
+    promote(store, "m", 1, ANN)
+
+    def guard(_):
+        promote(store, "m", 3, BOB)
+
+    with pytest.raises(ConflictError, match=r"version 2 was not made .*bob made version 3"):
+        promote(store, "m", 2, ANN, guard)
+    assert versions_moved_to(store) == [1, 3]
+
+
+def test_promote_when_its_answer_was_lost_and_others_moved_on_counts_as_won(
+    store, published, monkeypatch
+):
+    promote(store, "m", 1, ANN)
+    move = Store.move_pointer
+
+    def lose_the_answer(self, key, value, tag):
+        monkeypatch.undo()
+        move(self, key, value, tag)
+        promote(store, "m", 3, BOB)
+        raise ConflictError("tried again after the answer was lost")
+
+    monkeypatch.setattr(Store, "move_pointer", lose_the_answer)
+    assert promote(store, "m", 2, ANN)
+    assert versions_moved_to(store) == [1, 2, 3]
+
+
+def test_promote_when_a_twin_of_its_request_is_faster_has_nothing_to_do(store, published):
+    request = Decision("dag/run", "twice at once", request="dag/run")
+
+    def guard(_):
+        promote(store, "m", 2, request)
+
+    assert not promote(store, "m", 2, request, guard)
+    assert versions_moved_to(store) == [2]
+
+
 def test_promote_when_the_mover_died_before_recording_repairs_the_history(store, published):
     promote(store, "m", 1, ANN)
     store.delete(["models/m/history/000001.json"])
@@ -177,10 +297,19 @@ def test_promote_when_many_try_at_once_loses_no_move(store, published):
     assert current.move == won
 
 
+NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+
+
 def test_claim_version_when_taken_takes_the_next(store):
-    now = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
-    assert claim_version(store, "m", "a", now) == 20260131120000
-    assert claim_version(store, "m", "b", now) == 20260131120001
+    assert claim_version(store, "m", "a", NOON) == 20260131120000
+    assert claim_version(store, "m", "b", NOON) == 20260131120001
+
+
+def test_claim_version_when_its_owner_died_before_publishing_returns_the_same(store, published):
+    claimed = claim_version(store, "m", "a", NOON)
+    assert claim_version(store, "m", "a") == claimed
+    publish_version(store, "m", claimed, published)
+    assert claim_version(store, "m", "a") > claimed
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from dermascan.errors import IntegrityError, NotFoundError
 from dermascan.evaluation import Comparison, compare
 from dermascan.evaluation.schema import EVALUATION_VERSION
 from dermascan.gate import ChampionComparison, Comparability
-from dermascan.layout import ModelKeys, TrainingKeys
+from dermascan.layout import TrainingKeys
 from dermascan.model.savedmodel import METADATA_FILE, ModelMetadata, Scorer
 from dermascan.registry import Champion, fetch_version
 from dermascan.storage import Store
@@ -88,11 +88,12 @@ def _compared(
     store: Store, training: str, current: Champion, load: Callable[[Path], Scorer]
 ) -> ChampionComparison:
     candidate = _candidate(store, training)
-    with tempfile.TemporaryDirectory() as folder:
-        scorer = _champion_scorer(store, current, load, Path(folder))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scorer = _champion_scorer(store, current, load, folder)
         champion = _scored(store, candidate, scorer)
-    evaluation = f"{ModelKeys(current.model).version(current.version)}evaluation.json"
-    theirs = _dataset_of(store.get_if_present(evaluation))
+        evaluation = folder / "evaluation.json"
+        theirs = _dataset_of(evaluation.read_bytes() if evaluation.exists() else None)
     ours = _dataset_of(store.get(TrainingKeys(training).evaluation))
     taxonomy = Taxonomy(malignant=candidate.metadata.malignant_classes)
     return ChampionComparison(

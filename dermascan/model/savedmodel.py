@@ -1,7 +1,7 @@
 """One self-describing SavedModel: networks, their views and calibration, and how to use them."""
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dermascan.errors import InputError, IntegrityError, NotFoundError
 from dermascan.model.ensemble import activation_model, averaged_outputs, image_size_of
+from dermascan.model.golden import write_golden
 from dermascan.model.metadata import METADATA_FILE, ModelMetadata, read_metadata
 from dermascan.model.serving_graph import calibrated, fitted
 from dermascan.model.signatures import (
@@ -135,7 +136,7 @@ def _called(signature: Any, images: NDArray[np.uint8]) -> _Arrays:
 def export(
     networks: "Sequence[keras.Model]", metadata: ModelMetadata, folder: Path
 ) -> ModelMetadata:
-    """Write a SavedModel and its `metadata.json`.
+    """Write a SavedModel, its `metadata.json`, and golden images scored by the networks themselves.
 
     Signatures, each with one input `images` (N, h, w, 3) RGB, 0..255: `serving_default` takes
     float32 and `serve_uint8` uint8 and give the arrays of `Scores`; `explain` takes uint8 and
@@ -174,7 +175,18 @@ def export(
     archive.write_out(str(folder), verbose=False)
     described = _described(metadata, networks, score, explain)
     (folder / METADATA_FILE).write_text(described.model_dump_json(indent=2))
+    write_golden(folder, metadata.preprocessing.image_size, _scoring(_of_any_size(score, size)))
     return described
+
+
+def _scoring(endpoint: Any) -> Callable[[NDArray[np.uint8]], Scores]:
+    def score(images: NDArray[np.uint8]) -> Scores:
+        import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+        outputs = endpoint(tf.constant(images, tf.uint8))
+        return Scores(**{name: outputs[name].numpy() for name in Scores.__annotations__})
+
+    return score
 
 
 def _of_any_size(function: Any, size: tuple[int, int]) -> Any:

@@ -1,0 +1,176 @@
+"""The tasks of all DAGs in the order in which one run after the other would come to them."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reliability.objects import Snapshot, go_back, take
+from reliability.task_runner import Ended, Order, TaskRunner
+
+from dermascan.registry import (
+    Decision,
+    fetch_version,
+    promote,
+    publish_version,
+    require_champion,
+)
+from dermascan.storage import Store
+
+MODEL, OTHER_MODEL = "dermascan", "other"
+PARAMS: dict[str, dict[str, Any]] = {
+    "ingest_isic": {"dataset": "drawn"},
+    "train_model": {
+        "dataset": "drawn",
+        "image_size": "32x48",
+        "architecture": "small_cnn",
+        "epochs": 2,
+        "batch_size": 8,
+    },
+    "batch_inference": {"prefix": "incoming/"},
+    "rollback_model": {},
+}
+
+
+@dataclass(frozen=True)
+class DagTask:
+    """A task, and what it is called with.
+
+    Attributes:
+        dag, task: its names in Airflow.
+        takes: the task whose result is its argument, None for none.
+        mapped: it runs once for each item of that result; the first is swept, after the others.
+        prepare: something done to the bucket before it, such as images that arrive.
+        case: names a further run of the same DAG from another state, empty for the first.
+        params: of that run.
+    """
+
+    dag: str
+    task: str
+    takes: str | None = None
+    mapped: bool = False
+    prepare: Callable[[Store], None] | None = None
+    case: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.dag}.{self.task}{self.case}"
+
+    @property
+    def sources(self) -> tuple[str, str]:
+        """The stages whose result may be the argument: of the same case, else of the first."""
+        return f"{self.dag}.{self.takes}{self.case}", f"{self.dag}.{self.takes}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A task that is about to run: what with, from which state, and to which it leads."""
+
+    order: Order
+    before: Snapshot
+    after: Snapshot
+    undisturbed: Ended
+
+
+class Chain:
+    """Runs the tasks undisturbed, as far as they are asked for, and keeps the states between."""
+
+    def __init__(self, store: Store, runner: TaskRunner, tasks: tuple[DagTask, ...]) -> None:
+        self.store, self.runner, self._tasks = store, runner, tasks
+        self._stages: dict[str, Stage] = {}
+        self._results: dict[str, Any] = {}
+        self._state = take(store)
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage of a task, named `dag.task`."""
+        for task in self._tasks[len(self._stages) :]:
+            if name in self._stages:
+                break
+            self._advance(task)
+        return self._stages[name]
+
+    def _advance(self, task: DagTask) -> None:
+
+        go_back(self.store, self._state)
+        if task.prepare:
+            task.prepare(self.store)
+        given = next((self._results[s] for s in task.sources if s in self._results), None)
+        arguments = [(item,) for item in given] if task.mapped else [(given,)][: bool(task.takes)]
+        orders = [self._order(task, a) for a in arguments or [()]]
+        others = [self.runner.run(order).result for order in orders[1:]]
+        before = take(self.store)
+        ended = self.runner.run(orders[0])
+        self._state = take(self.store)
+        self._results[task.name] = [ended.result, *others] if task.mapped else ended.result
+        self._stages[task.name] = Stage(orders[0], before, self._state, ended)
+
+    @staticmethod
+    def _order(task: DagTask, arguments: tuple[Any, ...]) -> Order:
+        return Order(task.dag, task.task, {**PARAMS[task.dag], **task.params}, arguments)
+
+
+def images_arrive(store: Store) -> None:
+    """Put a few stored originals, and something that is no image, where they are to be scored."""
+    originals = [found.key for found in store.list("raw/drawn/images/")][:3]
+    for key in originals:
+        store.put(f"incoming/{Path(key).name}", store.get(key))
+    store.put("incoming/no-image.jpg", b"not an image")
+
+
+def another_champion(store: Store) -> None:
+    """Publish the champion's files as a later version, and make that champion by hand."""
+    copy_champion(store, MODEL, 1)
+
+
+def champion_of_another_name(store: Store) -> None:
+    """Publish the champion's files under the other name, and make that champion by hand."""
+    copy_champion(store, OTHER_MODEL, 0)
+
+
+def copy_champion(store: Store, model: str, later: int) -> None:
+    first = require_champion(store, MODEL).version
+    with tempfile.TemporaryDirectory() as folder:
+        fetch_version(store, MODEL, first, Path(folder))
+        publish_version(store, model, first + later, Path(folder))
+    promote(store, model, first + later, Decision("somebody", "by hand"))
+
+
+DOWNLOAD, UPLOAD = "shard.download_from_isic", "shard.upload_to_s3"
+AGAIN = " onto an older dataset"
+AGAINST = " against a champion"
+FEWER: dict[str, Any] = {"limit": 20}
+OTHER = {"model": OTHER_MODEL}
+
+TASKS = (
+    DagTask("ingest_isic", "plan"),
+    DagTask("ingest_isic", DOWNLOAD, takes="plan", mapped=True),
+    DagTask("ingest_isic", UPLOAD, takes=DOWNLOAD, mapped=True),
+    DagTask("ingest_isic", "publish_manifest", takes="plan"),
+    DagTask("ingest_isic", "validate", takes="publish_manifest"),
+    DagTask("train_model", "split"),
+    DagTask("train_model", "preprocess", takes="split", mapped=True),
+    DagTask("train_model", "train", takes="split"),
+    DagTask("train_model", "evaluate", takes="train"),
+    DagTask("train_model", "gate", takes="evaluate"),
+    DagTask("train_model", "decide"),
+    DagTask("train_model", "promote", takes="gate"),
+    DagTask("batch_inference", "resolve", prepare=images_arrive),
+    DagTask("batch_inference", "predict", takes="resolve", mapped=True),
+    DagTask("batch_inference", "summarise", takes="resolve"),
+    DagTask("rollback_model", "rollback", prepare=another_champion),
+    DagTask(
+        "train_model",
+        "gate",
+        takes="evaluate",
+        prepare=champion_of_another_name,
+        case=AGAINST,
+        params=OTHER,
+    ),
+    DagTask("train_model", "promote", takes="gate", case=AGAINST, params=OTHER),
+    DagTask("ingest_isic", "plan", case=AGAIN, params=FEWER),
+    DagTask("ingest_isic", DOWNLOAD, takes="plan", mapped=True, case=AGAIN, params=FEWER),
+    DagTask("ingest_isic", UPLOAD, takes=DOWNLOAD, mapped=True, case=AGAIN, params=FEWER),
+    DagTask("ingest_isic", "publish_manifest", takes="plan", case=AGAIN, params=FEWER),
+)
