@@ -557,5 +557,8 @@ def test_mlflow_is_told_the_verdict_and_where_report_card_and_version_are(
     assert run.data.tags["dermascan.card.html"] == f"{prefix}card.html"
     assert run.data.metrics["test.malignant.roc_auc"] == 1.0
     assert run.info.status == "FINISHED"
+    shown = client.get_model_version_by_alias(MODEL, "champion")
+    assert shown.tags["dermascan.version"] == str(promoted.version)
+    assert (shown.source, shown.run_id) == (prefix, run.info.run_id)
     kept = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert kept == {"report.html", "card.html", "card.md"}

@@ -33,7 +33,7 @@ from dermascan.registry import Champion, Decision, champion, history, promote, r
 from dermascan.storage import Store
 from dermascan.versions import publish_version
 
-INTERLEAVINGS = int(os.environ.get("DERMASCAN_RACES", "40"))
+INTERLEAVINGS = int(os.environ.get("DERMASCAN_RACES", "30"))
 AT_ONCE = 4
 VERSIONS = (1, 2, 3, 4, 5)
 REPLACED = registry._replaced
