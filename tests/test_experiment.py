@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from dermascan import experiment
+from dermascan.assessment.approval import approval_request
 from dermascan.assessment.head_to_head import compare_with_champion
 from dermascan.errors import ConflictError, GateFailedError, IntegrityError
 from dermascan.evaluation import CLASS_COLUMNS, evaluate
@@ -405,6 +406,28 @@ def champion_first(candidates):
     promote_model(store, "first", MODEL, "run")
     put_trained(store, "blind")
     return store
+
+
+def test_approval_request_shows_the_gate_the_champion_and_where_to_look(champion_first, rules):
+    store = champion_first
+    version = present(store)
+    verdict = judge(store, "second", MODEL, rules)
+    page = "http://mlflow/#/experiments/1/runs/abc"
+    text = approval_request(store, "second", MODEL, verdict, page)
+    assert "21 test images: AUC 1.000" in text
+    assert f"```\n{verdict.table()}\n```" in text
+    assert f"| candidate | champion {MODEL} {version} |" in text
+    assert "| ROC AUC, malignant against benign | 1.000 | 1.000 | +0.000" in text
+    assert f"({page}/artifacts/report.html)" in text
+    assert f"[MLflow run]({page})" in text
+    assert store.address(TrainingKeys("second").candidacy(MODEL).report) in text
+
+
+def test_approval_request_when_there_is_no_champion_and_no_mlflow_says_so(candidates, rules):
+    verdict = judge(candidates, "first", MODEL, rules)
+    text = approval_request(candidates, "first", MODEL, verdict, None)
+    assert "There is no champion yet" in text
+    assert "](" not in text
 
 
 def present_champion(store: Store):
