@@ -1,19 +1,53 @@
 """### Make an earlier model version the champion again
 
-Moves `models/<model>/champion.json` to the version given and records who did it. No file
-of any version is touched, so rolling forward again is the same move. One run moves the
-champion once, however often its task is tried; to move it again, start another run.
+Compares the files of the version with its manifest, moves `models/<model>/champion.json` to it,
+and records who did it and why. No file of any version is touched, so rolling forward again is the
+same move. One run moves the champion once, however often its tasks are tried; to move it again,
+start another run.
+
+| task | does |
+|---|---|
+| `offer` | lists the versions that were champion, unless the form named one |
+| `choose` | waits on the page of required actions until somebody chooses; no answer in a day leaves everything as it is |
+| `rollback` | moves the champion |
 
 *Decision support for research. Not a medical device.*
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Metadata, Param, dag, task
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import Metadata, Param, dag, get_current_context, task
 from common import DEFAULT_ARGS, MODEL, name_param, open_store, params, run_address
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+LEAVE = "Leave as it is"
+
+
+class ChooseVersion(HITLOperator):
+    """Offer the versions that the task `offer` found; Airflow asks for options in advance."""
+
+    def execute(self, context: Context) -> None:
+        """Ask, and wait without a worker."""
+        self._offer(context)
+        super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Take the answer, in another process than the one that asked."""
+        self._offer(context)
+        return super().execute_complete(context, event)
+
+    def _offer(self, context: Context) -> None:
+        offered = context["ti"].xcom_pull(task_ids="offer")
+        self.options = [*offered["versions"], LEAVE]
+        self.body = offered["body"]
 
 
 @dag(
@@ -27,10 +61,11 @@ from common import DEFAULT_ARGS, MODEL, name_param, open_store, params, run_addr
         "to_version": Param(
             None,
             type=["null", "string"],
-            pattern=r"^\d*$",
+            pattern=r"^(previous|\d+)?$",
+            examples=["previous"],
             title="Version",
-            description_md="A number from `dermascan models list`. Empty means the version "
-            "before the present champion.",
+            description_md="Empty to choose among the earlier champions on the page of required "
+            "actions; `previous` for the version before the present champion; or a number.",
         ),
         "model": name_param("dermascan", "Model", "Name of the model."),
         "reason": Param(
@@ -43,19 +78,51 @@ from common import DEFAULT_ARGS, MODEL, name_param, open_store, params, run_addr
     },
 )
 def rollback_model() -> None:
-    @task(outlets=[MODEL])
+    @task.branch
+    def decide() -> str:
+        return "rollback" if params()["to_version"] else "offer"
+
+    @task
+    def offer() -> dict[str, Any]:
+        from dermascan.registry import rollback_choices  # noqa: PLC0415  # keeps parsing fast
+
+        choices = rollback_choices(open_store(), params()["model"])
+        return {"versions": [str(each.version) for each in choices.earlier], "body": choices.text()}
+
+    @task(outlets=[MODEL], trigger_rule="none_failed_min_one_success")
     def rollback() -> Any:
+        from airflow.sdk.exceptions import AirflowSkipException  # noqa: PLC0415  # fast parsing
+
+        from dermascan.model_mirror import mirror_champion  # noqa: PLC0415  # keeps parsing fast
         from dermascan.registry import Decision, rollback  # noqa: PLC0415  # keeps parsing fast
 
-        wanted = params()
-        decision = Decision(run_address(), wanted["reason"], request=run_address())
-        champion = asdict(
-            rollback(open_store(), wanted["model"], wanted["to_version"] or "", decision)
-        )
-        yield Metadata(MODEL, champion)
-        return champion
+        wanted, by, version = params(), run_address(), params()["to_version"]
+        if not version:
+            answer = get_current_context()["ti"].xcom_pull(task_ids="choose")
+            (version,) = answer["chosen_options"]
+            if version == LEAVE:
+                raise AirflowSkipException("the champion stays as it is")
+            by = answer["responded_by_user"]["name"]
+        decision = Decision(by, f"{wanted['reason']} ({run_address()})", request=run_address())
+        to_version = "" if version == "previous" else version
+        champion = rollback(open_store(), wanted["model"], to_version, decision)
+        if tracking_uri := os.environ.get("MLFLOW_TRACKING_URI"):
+            mirror_champion(open_store(), wanted["model"], tracking_uri)
+        yield Metadata(MODEL, asdict(champion))
+        return asdict(champion)
 
-    rollback()
+    offered = offer()
+    choose = ChooseVersion(
+        task_id="choose",
+        subject="Which version shall be champion again?",
+        options=[LEAVE],
+        defaults=LEAVE,  # when nobody answers in time
+        response_timeout=timedelta(days=1),
+        retries=0,
+    )
+    decided, rolled_back = decide(), rollback()
+    decided >> [offered, rolled_back]
+    offered >> choose >> rolled_back
 
 
 rollback_model()

@@ -9,8 +9,8 @@ Starts by hand, or when `ingest_isic` publishes a validated dataset.
 | `train` | Keras; resumes after the last finished epoch | `training/<fingerprint>/` and an MLflow run |
 | `evaluate` | measures the model on the test split, never seen before | `…/evaluation/` |
 | `gate` | compares with `include/gate.yaml`, and with the champion on the same images; fails with a table | verdict, report, model card |
-| `approval` | waits for a person, if `require_approval` | the decision, in Airflow |
-| `promote` | publishes a version, reads it back, moves the champion | `models/<model>/<version>/` |
+| `approval` | waits for a person, if `require_approval`; rejecting, or no answer in three days, fails the run | the decision, in Airflow |
+| `promote` | publishes a version, reads it back, lets the copy score golden images, moves the champion | `models/<model>/<version>/`, who decided in its history |
 
 The same data and parameters make the same `<fingerprint>`: a second run finds every result
 and does nothing. Only one `train` task runs at a time (pool `training`, one slot).
@@ -58,6 +58,20 @@ def chosen_dataset() -> str:
     if passed_over := sorted(set(published) - {published[-1]}):
         logger.warning("also published, trigger a run for each by hand: %s", passed_over)
     return published[-1]
+
+
+def who_decided() -> tuple[str, str]:
+    """Return who promotes, and where that was approved, empty if nobody was to be asked.
+
+    Raises:
+        PermanentError: somebody was to be asked, and nobody approved.
+    """
+    from dermascan.assessment.approval import read_approver  # noqa: PLC0415  # fast parsing
+
+    if not params()["require_approval"]:
+        return run_address(), ""
+    answer = get_current_context()["ti"].xcom_pull(task_ids="approval")
+    return read_approver(answer), f"approved in {run_address()}"
 
 
 @dag(
@@ -119,7 +133,7 @@ def chosen_dataset() -> str:
             section="Training",
         ),
         "networks": Param(
-            1,
+            2,
             type="integer",
             minimum=1,
             maximum=20,
@@ -129,7 +143,7 @@ def chosen_dataset() -> str:
             section="Training",
         ),
         "epochs": Param(
-            14,
+            12,
             type="integer",
             minimum=0,
             maximum=500,
@@ -234,15 +248,15 @@ def train_model() -> None:
 
     @task(execution_timeout=timedelta(hours=2))
     def gate(evaluated: dict[str, Any]) -> dict[str, Any]:
+        from dermascan.assessment.approval import approval_request  # noqa: PLC0415  # fast parsing
         from dermascan.experiment import judge  # noqa: PLC0415  # keeps parsing fast
-        from dermascan.layout import TrainingKeys  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.tracking import run_page  # noqa: PLC0415  # keeps parsing fast
 
         store, training, model = open_store(), evaluated["training"], params()["model"]
         tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
         verdict = judge(store, training, model, INCLUDE / "gate.yaml", tracking_uri=tracking_uri)
-        keys = TrainingKeys(training).candidacy(model)
-        documents = {"report": store.address(keys.report), "card": store.address(keys.card_html)}
-        return {**evaluated, **documents, "table": verdict.table()}
+        page = run_page(tracking_uri, training) if tracking_uri else None
+        return {**evaluated, "request": approval_request(store, training, model, verdict, page)}
 
     @task.branch
     def decide() -> str:
@@ -252,12 +266,14 @@ def train_model() -> None:
     def promote(judged: dict[str, Any]) -> Any:
         from dermascan.experiment import promote_model  # noqa: PLC0415  # keeps parsing fast
 
+        by, approval = who_decided()
         promotion = asdict(
             promote_model(
                 open_store(),
                 judged["training"],
                 params()["model"],
-                run_address(),
+                by,
+                approval=approval,
                 tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"),
             )
         )
@@ -271,11 +287,9 @@ def train_model() -> None:
     approval = ApprovalOperator(
         task_id="approval",
         subject="Promote this model?",
-        body="{{ ti.xcom_pull('gate')['headline'] }}\n\n```\n{{ ti.xcom_pull('gate')['table'] }}\n```\n\n"
-        "Report: `{{ ti.xcom_pull('gate')['report'] }}`\n\n"
-        "Model card: `{{ ti.xcom_pull('gate')['card'] }}`",
+        body="{{ ti.xcom_pull('gate')['request'] }}",
         response_timeout=timedelta(days=3),
-        defaults="Reject",
+        defaults="Reject",  # when nobody answers in time
         fail_on_reject=True,
         retries=0,
     )

@@ -89,7 +89,7 @@ class Demo:
     def _training_params(self) -> dict[str, JsonValue]:
         plan = self._plan
         size: dict[str, JsonValue] = {"image_size": plan.image_size, "epochs": plan.epochs}
-        return {"dataset": NAME, "model": NAME, **size}
+        return {"dataset": NAME, "model": NAME, "networks": 1, **size}
 
     def _fill_inbox(self, inbox: "Store") -> None:
         inbox.ensure_bucket()

@@ -30,6 +30,7 @@ from dermascan.learning.training import (
 )
 from dermascan.model.golden import GOLDEN_FILE, require_golden, write_golden
 from dermascan.model.savedmodel import Scorer, load_scorer
+from dermascan.model_mirror import mirror_champion
 from dermascan.registry import (
     Champion,
     Decision,
@@ -225,6 +226,7 @@ def promote_model(  # noqa: PLR0913  # three things that are promoted, and three
     promotion = Promotion(model, version, training)
     if tracking_uri:
         _tell_promotion(store, tracking_uri, promotion)
+        mirror_champion(store, model, tracking_uri)
     store.put_json(candidacy.promotion, asdict(promotion))
     return promotion
 

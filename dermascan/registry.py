@@ -7,6 +7,7 @@ are in `dermascan.versions`; what a version must prove before it becomes champio
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ __all__ = [
     "Decision",
     "ModelReference",
     "PublishedFile",
+    "RollbackChoices",
     "champion",
     "claim_version",
     "fetch_version",
@@ -49,6 +51,7 @@ __all__ = [
     "require_intact",
     "resolve_version",
     "rollback",
+    "rollback_choices",
     "version_files",
 ]
 
@@ -277,9 +280,56 @@ def _earlier(store: Store, current: Champion, to_version: str) -> int:
 
 
 def former_champions(store: Store, model: str) -> list[int]:
-    """Return the versions that are or were champion, the latest first."""
-    moves = reversed(list(history(store, model)))
-    return list(dict.fromkeys(move.version for move in moves))
+    """Return the versions that are or were champion."""
+    return sorted({move.version for move in history(store, model)})
+
+
+@dataclass(frozen=True)
+class RollbackChoices:
+    """What a rollback may change to.
+
+    Attributes:
+        present: the champion.
+        earlier: the last move to each version that was champion before, the latest first.
+    """
+
+    present: Champion
+    earlier: tuple[Champion, ...]
+
+    def text(self) -> str:
+        """Return a Markdown table of the choices."""
+        rows = (
+            f"| {move.version} | {move.since} | {_in_a_cell(move.by)} | {_in_a_cell(move.reason)} |"
+            for move in self.earlier
+        )
+        present = self.present
+        head = f"Champion of `{present.model}` is version {present.version} since {present.since}."
+        return "\n".join(
+            [head, "", "| version | made champion | by | reason |", "|---|---|---|---|", *rows]
+        )
+
+
+def _in_a_cell(text: str) -> str:
+    """Keep what people wrote from changing a Markdown table."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", " ".join(text.split()))
+
+
+def rollback_choices(store: Store, model: str) -> RollbackChoices:
+    """Return the versions that a rollback may change to.
+
+    Raises:
+        NotFoundError: no champion yet.
+        InputError: there was no other.
+    """
+    moves = list(history(store, model))
+    if not moves:
+        require_champion(store, model)
+    latest = {move.version: move for move in moves}
+    present = moves[-1]
+    earlier = sorted(latest.values(), key=lambda move: move.move, reverse=True)[1:]
+    if not earlier:
+        raise InputError(f"{model!r} has had one champion only: there is nothing to go back to")
+    return RollbackChoices(present, tuple(earlier))
 
 
 def _move(

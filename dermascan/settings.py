@@ -6,12 +6,32 @@ looks at the environment.
 
 import os
 from collections.abc import Mapping
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from dermascan.errors import InputError
 
 PUBLIC_ISIC_URL = "https://api.isic-archive.com"
+
+
+class StoragePatience(BaseModel):
+    """Seconds that object storage may take.
+
+    Attributes:
+        connect_seconds: to accept a connection.
+        request_seconds: for one request with its body, of which a large object needs one for
+            each 8 MiB: a line must carry that much, or four times as much while it writes, in
+            this time. A server that goes silent is noticed after it.
+        retry_seconds: from the first failure of an operation until it is given up, so that an
+            outage shorter than this goes unnoticed.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    connect_seconds: float = Field(5.0, gt=0)
+    request_seconds: float = Field(60.0, gt=0)
+    retry_seconds: float = Field(180.0, ge=0)
 
 
 class StorageSettings(BaseModel):
@@ -28,6 +48,12 @@ class StorageSettings(BaseModel):
     region: str = "us-east-1"
     access_key_id: str | None = None
     secret_access_key: SecretStr | None = None
+    patience: StoragePatience = StoragePatience()
+
+    def impatient(self, retry_seconds: float = 0) -> Self:
+        """Return the same with less patience, for callers that wait or ask in their own way."""
+        patience = self.patience.model_copy(update={"retry_seconds": retry_seconds})
+        return self.model_copy(update={"patience": patience})
 
 
 class Settings(BaseModel):
@@ -44,7 +70,7 @@ def settings_from_environment(environment: Mapping[str, str] = os.environ) -> Se
     """Read `DERMASCAN_*` variables, with the usual AWS ones for credentials.
 
     Raises:
-        InputError: `DERMASCAN_BUCKET` is not set.
+        InputError: `DERMASCAN_BUCKET` is not set, or a time is no number of seconds.
     """
     bucket = environment.get("DERMASCAN_BUCKET")
     if not bucket:
@@ -57,9 +83,27 @@ def settings_from_environment(environment: Mapping[str, str] = os.environ) -> Se
         region=environment.get("AWS_DEFAULT_REGION", "us-east-1"),
         access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
         secret_access_key=SecretStr(secret) if secret else None,
+        patience=patience_from_environment(environment),
     )
     return Settings(
         storage=storage,
         isic_url=environment.get("DERMASCAN_ISIC_URL", PUBLIC_ISIC_URL),
         mlflow_tracking_uri=environment.get("MLFLOW_TRACKING_URI"),
     )
+
+
+def patience_from_environment(environment: Mapping[str, str] = os.environ) -> StoragePatience:
+    """Read `DERMASCAN_S3_CONNECT_SECONDS`, `..._REQUEST_SECONDS` and `..._RETRY_SECONDS`.
+
+    Raises:
+        InputError: one of them is not a number of seconds.
+    """
+    names = {name: f"DERMASCAN_S3_{name.upper()}" for name in StoragePatience.model_fields}
+    given = {
+        name: environment[variable] for name, variable in names.items() if variable in environment
+    }
+    try:
+        return StoragePatience.model_validate(given)
+    except ValidationError as error:
+        wrong = ", ".join(names[str(problem["loc"][0])] for problem in error.errors())
+        raise InputError(f"{wrong}: give a number of seconds above 0") from error

@@ -11,47 +11,38 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
+from uuid import uuid4
 
-import boto3
 import obstore
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
-from obstore.store import S3Store
+from botocore.exceptions import ClientError
+from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-from dermascan.errors import (
-    ConflictError,
-    InputError,
-    IntegrityError,
-    NotFoundError,
-    TransientError,
-)
+from dermascan.errors import ConflictError, InputError, NotFoundError, TransientError
 from dermascan.fingerprint import Plain, canonical_json, sha256_hex
 from dermascan.settings import StorageSettings
+from dermascan.storage_calls import Caller, CorruptBytesError, read_until_sound
+from dermascan.storage_clients import boto3_client, obstore_can_name, obstore_client
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-    from obstore import ObjectMeta
-    from obstore.store import S3Config
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
+    from obstore import GetResult, PutMode
 
 logger = logging.getLogger(__name__)
 
 CONCURRENCY = 32
-# A large object moves in parts of this size, each its own request: a request may take
-# REQUEST_SECONDS, so a line must carry one part in that time, or all the parts that are written
-# at once (here 4.5 Mbit/s), however large the object is.
+# A large object moves in parts of this size, each its own request: a line must carry one part in
+# the time that a request may take, or all the parts that are written at once (4.5 Mbit/s at 60 s),
+# however large the object is.
 PART_BYTES = 8 * 1024 * 1024
 PARTS_WRITTEN_AT_ONCE = 4
-REQUEST_SECONDS = 60
+PAGE_KEYS = 1000
+# User metadata of what this library writes: what the bytes must be when they are read again, and
+# which write put them there.
+SHA256, WRITE = "sha256", "dermascan-write"
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -95,15 +86,21 @@ class S3Address:
 class Store:
     """One bucket.
 
-    Raises, from every method: `NotFoundError` for a missing object, `TransientError`
-    when the server cannot be reached or answers with an error that may pass.
+    What may pass is tried again for as long as `settings.patience` says. Bytes travel with their
+    SHA-256 in both directions: the server checks what it gets, and what it gives back is checked
+    here.
+
+    Raises, from every method: `NotFoundError` for a missing object, `InputError` when the server
+    refuses, `TransientError` when it still cannot be reached or fails once patience is at its
+    end, `IntegrityError` when what is read is not what was written.
     """
 
     def __init__(self, settings: StorageSettings, bucket: str | None = None) -> None:
         self.settings = settings
         self.bucket = bucket or settings.bucket
-        self._objects = _obstore_client(settings, self.bucket)
-        self._s3 = _boto3_client(settings)
+        self._objects = obstore_client(settings, self.bucket)
+        self._s3 = boto3_client(settings)
+        self._caller = Caller(settings.endpoint_url or "AWS", settings.patience)
 
     def in_bucket(self, bucket: str) -> "Store":
         """Return a store for another bucket that the same credentials reach."""
@@ -116,19 +113,19 @@ class Store:
     def ensure_bucket(self) -> None:
         """Create the bucket unless it is there."""
         try:
-            self._call(lambda: self._s3.head_bucket(Bucket=self.bucket), "")
+            self._call(lambda: self._s3.head_bucket(Bucket=self.bucket), "", "find")
         except NotFoundError:
-            self._call(lambda: self._s3.create_bucket(Bucket=self.bucket), "")
+            self._call(self._create_bucket, "", "create")
 
     # Reading
 
     def get(self, key: str) -> bytes:
-        """Return an object's bytes."""
-        if not _obstore_can_name(key):
-            return self._call(
-                lambda: bytes(self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()), key
-            )
-        return self._call(lambda: bytes(obstore.get(self._objects, key).bytes()), key)
+        """Return an object's bytes, checked against their SHA-256 if this library wrote them.
+
+        Bytes that somebody else wrote are checked against an entity tag that is their MD5; where
+        the tag is something else, two reads must agree.
+        """
+        return self._get(key)[0]
 
     def get_if_present(self, key: str) -> bytes | None:
         """Return an object's bytes, or None when there is no such object."""
@@ -143,11 +140,7 @@ class Store:
         Raises:
             IntegrityError: the bytes are not those that were promised.
         """
-        data = self.get(key)
-        if sha256_hex(data) != sha256:
-            message = f"{self.address(key)} does not match its SHA-256 {sha256}: restore the object"
-            raise IntegrityError(message)
-        return data
+        return self._get(key, sha256)[0]
 
     def get_json(self, key: str) -> dict[str, Plain]:
         """Return a JSON object."""
@@ -158,13 +151,9 @@ class Store:
 
         Raises:
             TransientError: the object was replaced while it was read.
+            IntegrityError: the bytes are not those that were written.
         """
-        digest = hashlib.sha256()
-        with path.open("wb") as file:
-            for chunk in self._parts(key):
-                digest.update(chunk)
-                file.write(chunk)
-        return digest.hexdigest()
+        return read_until_sound(lambda: self._get_file(key, path), self.address(key))
 
     def get_folder(self, prefix: str, folder: Path) -> Path:
         """Write all objects under a prefix to files of the same relative paths; return `folder`."""
@@ -177,7 +166,7 @@ class Store:
     def head(self, key: str) -> ObjectInfo | None:
         """Return what is known of an object without reading it, None when it is not there."""
         try:
-            meta = self._call(lambda: obstore.head(self._objects, key), key)
+            meta = self._call(lambda: obstore.head(self._objects, key), key, "look up")
         except NotFoundError:
             return None
         return ObjectInfo(key, meta["size"], (meta["e_tag"] or "").strip('"'))
@@ -188,32 +177,26 @@ class Store:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects under a prefix in key order, a page of 1,000 at a time."""
-        pages = self._s3.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=prefix
-        )
-        iterator = iter(pages)
+        token = None
         while True:
-            page = self._call(lambda: next(iterator, None), prefix)
-            if page is None:
-                return
+            page = self._call(lambda at=token: self._page(prefix, at), prefix, "list")  # type: ignore[misc]  # default binds the loop variable
             for entry in page.get("Contents", []):
                 yield ObjectInfo(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
+            token = page.get("NextContinuationToken")
+            if token is None:
+                return
 
     # Writing
 
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
         """Write an object, replacing what is there; return its entity tag."""
-        return self._put(key, data, content_type, "overwrite")
+        return self._put(key, data, content_type)
 
     def put_if_absent(
         self, key: str, data: bytes, content_type: str = "application/octet-stream"
     ) -> bool:
-        """Create an object; return False, and write nothing, if the key is taken."""
-        try:
-            self._put(key, data, content_type, "create")
-        except AlreadyExistsError:
-            return False
-        return True
+        """Create an object; return False, and write nothing, if somebody else took the key."""
+        return self._put_if(key, data, content_type, "create")
 
     def put_immutable(
         self, key: str, data: bytes, content_type: str = "application/octet-stream"
@@ -226,7 +209,7 @@ class Store:
         found = self.head(key)
         if found is None and self.put_if_absent(key, data, content_type):
             return True
-        if found and found.etag == hashlib.md5(data, usedforsecurity=False).hexdigest():
+        if found and found.etag == _md5(data):
             return True
         return self.get(key) == data
 
@@ -238,28 +221,23 @@ class Store:
         self, key: str, path: Path, content_type: str = "application/octet-stream"
     ) -> None:
         """Write a file's bytes, in several parts when it is large."""
-        self._put(key, path, content_type, "overwrite")
+        self._put(key, path, content_type)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; a key that is not there is no error."""
         for start in range(0, len(keys), 1000):
-            batch = [{"Key": key} for key in keys[start : start + 1000]]
-            self._call(
-                lambda batch=batch: self._s3.delete_objects(  # type: ignore[misc]  # default binds the loop variable
-                    Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True}
-                ),
-                f"{len(batch)} objects",
-            )
+            batch = keys[start : start + 1000]
+            self._call(partial(self._delete, batch), batch[0], f"delete {len(batch)} objects from")
 
     # Pointers
 
     def read_pointer(self, key: str) -> tuple[dict[str, Plain] | None, str | None]:
         """Return a pointer's value and the tag to replace it by; (None, None) when unset."""
         try:
-            result = self._call(lambda: obstore.get(self._objects, key), key)
+            data, tag = self._get(key)
         except NotFoundError:
             return None, None
-        return json.loads(bytes(result.bytes())), result.meta["e_tag"]
+        return json.loads(data), tag
 
     def move_pointer(self, key: str, value: Plain, expected_tag: str | None) -> None:
         """Replace a pointer if it is still the one that was read (compare-and-swap).
@@ -272,63 +250,171 @@ class Store:
         Raises:
             ConflictError: somebody else moved it in between; nothing was written.
         """
-        mode = "create" if expected_tag is None else {"e_tag": expected_tag}
+        mode: PutMode = "create" if expected_tag is None else {"e_tag": expected_tag}
         data = canonical_json(value)
-        try:
-            self._put(key, data, "application/json", mode)
-        except (AlreadyExistsError, PreconditionError) as error:
-            if self.get_if_present(key) == data:
-                return  # our own write, whose answer was lost before obstore tried again
-            message = f"{self.address(key)} was changed by somebody else: read it again and decide"
-            raise ConflictError(message) from error
+        if self._put_if(key, data, "application/json", mode) or self.get_if_present(key) == data:
+            return
+        message = f"{self.address(key)} was changed by somebody else: read it again and decide"
+        raise ConflictError(message)
 
     # Inside
 
-    def _parts(self, key: str) -> Iterator[bytes]:
-        whole = self._call(lambda: obstore.head(self._objects, key), key)
+    def _get(self, key: str, promised: str | None = None) -> tuple[bytes, str | None]:
+        """Return an object's bytes, checked, and its entity tag as the server writes it."""
+
+        def read() -> tuple[bytes, str | None]:
+            found = self._call(lambda: self._read(key), key, "read")
+            for sha256 in (promised, found.sha256):
+                _check(sha256, sha256_hex(found.data))
+            if not (promised or found.sha256 or found.matches_tag()):
+                again = self._call(lambda: self._read(key), key, "read")
+                _check(sha256_hex(found.data), sha256_hex(again.data))
+            return found.data, found.tag
+
+        return read_until_sound(read, self.address(key))
+
+    def _read(self, key: str) -> "_Found":
+        if obstore_can_name(key):
+            return _Found.of(obstore.get(self._objects, key))
+        answer = self._s3.get_object(Bucket=self.bucket, Key=key)
+        sha256 = answer["Metadata"].get(SHA256)
+        return _Found(answer["Body"].read(), answer["ETag"], answer["ContentLength"], sha256)
+
+    def _get_file(self, key: str, path: Path) -> str:
+        digest, promised = hashlib.sha256(), None
+        with path.open("wb") as file:
+            for part in self._parts(key):
+                digest.update(part.data)
+                file.write(part.data)
+                promised = part.sha256
+        _check(promised, digest.hexdigest())
+        return digest.hexdigest()
+
+    def _parts(self, key: str) -> Iterator["_Found"]:
+        whole = self._call(lambda: obstore.head(self._objects, key), key, "look up")
         for start in range(0, whole["size"], PART_BYTES):
-            meta, chunk = self._call(lambda at=start: self._part(key, at), key)  # type: ignore[misc]  # default binds the loop variable
-            if (meta["e_tag"], meta["size"]) != (whole["e_tag"], whole["size"]):
+            part = self._call(partial(self._part, key, start), key, "read")
+            if (part.tag, part.size) != (whole["e_tag"], whole["size"]):
                 message = f"{self.address(key)} was replaced while it was read: read it again"
                 raise TransientError(message)
-            yield chunk
+            yield part
 
-    def _part(self, key: str, start: int) -> "tuple[ObjectMeta, bytes]":
+    def _part(self, key: str, start: int) -> "_Found":
         span = (start, start + PART_BYTES)
-        result = obstore.get(self._objects, key, options={"range": span})
-        return result.meta, bytes(result.bytes())
+        return _Found.of(obstore.get(self._objects, key, options={"range": span}))
 
-    def _put(self, key: str, data: bytes | Path, content_type: str, mode: object) -> str:
-        result = self._call(
-            lambda: obstore.put(
-                self._objects,
-                key,
-                data,
-                attributes={"Content-Type": content_type},
-                mode=mode,  # type: ignore[arg-type]  # obstore's PutMode is a stub-only name
-                chunk_size=PART_BYTES,
-                max_concurrency=PARTS_WRITTEN_AT_ONCE,
-            ),
-            key,
+    def _page(self, prefix: str, token: str | None) -> "ListObjectsV2OutputTypeDef":
+        further = {} if token is None else {"ContinuationToken": token}
+        return self._s3.list_objects_v2(
+            Bucket=self.bucket, Prefix=prefix, MaxKeys=PAGE_KEYS, **further
         )
-        return result["e_tag"] or ""
 
-    def _call(self, operation: Callable[[], R], key: str) -> R:
+    def _put(self, key: str, data: bytes | Path, content_type: str) -> str:
+        attributes = _attributes(data, content_type)
+        result = self._call(lambda: self._write(key, data, attributes, "overwrite"), key, "write")
+        return result or ""
+
+    def _put_if(self, key: str, data: bytes, content_type: str, mode: "PutMode") -> bool:
+        """Write if a condition is met; tell whether this very call did.
+
+        The answer to a write can be lost after the write took effect. What is tried again is then
+        refused, by the object that the first try left; it is known by its token.
+        """
+        token = uuid4().hex
+        attributes = {**_attributes(data, content_type), WRITE: token}
+
+        def write() -> bool:
+            try:
+                self._write(key, data, attributes, mode)
+            except (AlreadyExistsError, PreconditionError):
+                return self._last_write(key, required=mode == "create") == token
+            return True
+
+        return self._call(write, key, "write")
+
+    def _write(
+        self, key: str, data: bytes | Path, attributes: dict[str, str], mode: "PutMode"
+    ) -> str | None:
+        return obstore.put(
+            self._objects,
+            key,
+            data,
+            attributes=attributes,
+            mode=mode,
+            chunk_size=PART_BYTES,
+            max_concurrency=PARTS_WRITTEN_AT_ONCE,
+        )["e_tag"]
+
+    def _last_write(self, key: str, *, required: bool) -> str | None:
         try:
-            return operation()
-        except (AlreadyExistsError, PreconditionError):
-            raise
-        except FileNotFoundError as error:  # what obstore raises for a missing object
-            message = f"{self.address(key)} does not exist"
-            raise NotFoundError(message) from error
-        except ClientError as error:
-            raise _translated(error, self.address(key)) from error
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise InputError(_denied(self.address(key), type(error).__name__)) from error
-        except (BaseError, BotoCoreError) as error:
-            summary = str(error).splitlines()[0]
-            message = f"{self.address(key)}: object storage failed: {summary}"
-            raise TransientError(message) from error
+            found = obstore.get(self._objects, key, options={"head": True})
+        except FileNotFoundError as error:
+            if required:  # AWS answers so while another write of a new key is under way
+                message = f"{self.address(key)} is neither taken nor free: somebody is writing it"
+                raise TransientError(message) from error
+            return None
+        return found.attributes.get(WRITE)
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        answer = self._s3.delete_objects(
+            Bucket=self.bucket,
+            Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
+        )
+        for failure in answer.get("Errors", []):  # the answer as a whole is 200
+            code = failure.get("Code", "")
+            status = 403 if code == "AccessDenied" else 500
+            raise ClientError(
+                {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}},
+                f"delete {failure.get('Key')}",
+            )
+
+    def _create_bucket(self) -> None:
+        try:
+            self._s3.create_bucket(Bucket=self.bucket)
+        except self._s3.exceptions.BucketAlreadyOwnedByYou:
+            return  # the answer to a first try was lost, or another process was faster
+
+    def _call(self, operation: Callable[[], R], key: str, verb: str) -> R:
+        return self._caller(operation, verb, self.address(key))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Bytes of an object, with its tag, its whole size, and the SHA-256 it was written with."""
+
+    data: bytes
+    tag: str | None
+    size: int
+    sha256: str | None
+
+    @classmethod
+    def of(cls, result: "GetResult") -> "_Found":
+        meta, sha256 = result.meta, result.attributes.get(SHA256)
+        return cls(bytes(result.bytes()), meta["e_tag"], meta["size"], sha256)
+
+    def matches_tag(self) -> bool:
+        return (self.tag or "").strip('"') == _md5(self.data)
+
+
+def _attributes(data: bytes | Path, content_type: str) -> dict[str, str]:
+    return {"Content-Type": content_type, SHA256: _sha256(data)}
+
+
+def _sha256(data: bytes | Path) -> str:
+    if isinstance(data, bytes):
+        return sha256_hex(data)
+    with data.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _check(promised: str | None, sha256: str) -> None:
+    if promised and promised != sha256:
+        message = f"does not match its SHA-256 {promised} (it has {sha256})"
+        raise CorruptBytesError(message)
 
 
 def concurrently(
@@ -348,62 +434,3 @@ def concurrently(
             result = window.pop(0).result()
             window.extend(pool.submit(function, x) for x in islice(iterator, 1))
             yield result
-
-
-def _obstore_client(settings: StorageSettings, bucket: str) -> S3Store:
-    secret = settings.secret_access_key
-    config = {
-        "region": settings.region,
-        "checksum_algorithm": "SHA256",
-        "endpoint": settings.endpoint_url,
-        "access_key_id": settings.access_key_id,
-        "secret_access_key": secret.get_secret_value() if secret else None,
-    }
-    return S3Store(
-        bucket,
-        config=cast("S3Config", {name: value for name, value in config.items() if value}),
-        client_options={
-            "allow_http": True,
-            "timeout": f"{REQUEST_SECONDS}s",
-            "connect_timeout": "5s",
-        },
-    )
-
-
-def _boto3_client(settings: StorageSettings) -> "S3Client":
-    secret = settings.secret_access_key
-    return boto3.client(
-        "s3",
-        endpoint_url=settings.endpoint_url,
-        region_name=settings.region,
-        aws_access_key_id=settings.access_key_id,
-        aws_secret_access_key=secret.get_secret_value() if secret else None,
-        config=Config(
-            connect_timeout=5,
-            read_timeout=REQUEST_SECONDS,
-            retries={"max_attempts": 5, "mode": "standard"},
-            s3={"addressing_style": "path" if settings.endpoint_url else "auto"},
-        ),
-    )
-
-
-def _obstore_can_name(key: str) -> bool:
-    segments = key.split("/")
-    plain = all(segment not in ("", ".", "..") for segment in segments)
-    return plain and key.isprintable()
-
-
-def _denied(address: str, code: str) -> str:
-    return f"{address}: access denied ({code}): check the connection's keys and policy"
-
-
-def _translated(error: ClientError, address: str) -> Exception:
-    code = error.response.get("Error", {}).get("Code", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in {"NoSuchKey", "NoSuchBucket", "404"}:
-        return NotFoundError(f"{address} does not exist ({code})")
-    if status in {401, 403}:
-        return InputError(_denied(address, code))
-    if 400 <= status < 500 and status != 429:
-        return InputError(f"{address}: the request was refused ({code})")
-    return TransientError(f"{address}: object storage failed ({code or status})")

@@ -11,6 +11,7 @@ from dermascan.fingerprint import Plain
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 logger = logging.getLogger(__name__)
 
@@ -124,11 +125,7 @@ class MlflowTracker:
 
     def _connected(self) -> tuple["MlflowClient", str]:
         if self._client is None:
-            from mlflow import MlflowClient, environment_variables  # noqa: PLC0415  # 3 s to import
-
-            for name, value in _LIMITS.items():
-                getattr(environment_variables, name).set(value)
-            self._client = MlflowClient(self._uri)
+            self._client = connect(self._uri)
         if self._run_id is None:
             self._run_id = self._find_or_create_run(self._client)
         return self._client, self._run_id
@@ -138,15 +135,60 @@ class MlflowTracker:
         experiment_id = (
             experiment.experiment_id if experiment else client.create_experiment(self._experiment)
         )
-        condition = f"tags.`{FINGERPRINT_TAG}` = '{self._fingerprint}'"
-        found = client.search_runs([experiment_id], condition, max_results=1)
+        found = _find_run(client, [experiment_id], self._fingerprint)
         if found:
-            run_id = str(found[0].info.run_id)
+            run_id = str(found.info.run_id)
             client.update_run(run_id, status="RUNNING")
             return run_id
         tags = {FINGERPRINT_TAG: self._fingerprint}
         run = client.create_run(experiment_id, tags=tags, run_name=self._run_name)
         return str(run.info.run_id)
+
+
+def connect(tracking_uri: str) -> "MlflowClient":
+    """Return a client that gives up within seconds when nobody answers."""
+    from mlflow import MlflowClient, environment_variables  # noqa: PLC0415  # 3 s to import
+
+    for name, value in _LIMITS.items():
+        getattr(environment_variables, name).set(value)
+    return MlflowClient(tracking_uri)
+
+
+def find_run(client: "MlflowClient", fingerprint: str) -> "Run | None":
+    """Return the run of a training in whatever experiment, None if there is none."""
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    return _find_run(client, experiments, fingerprint)
+
+
+def _find_run(client: "MlflowClient", experiments: list[str], fingerprint: str) -> "Run | None":
+    condition = f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
+    return next(iter(client.search_runs(experiments, condition, max_results=1)), None)
+
+
+def run_page(
+    tracking_uri: str, fingerprint: str, client: "MlflowClient | None" = None
+) -> str | None:
+    """Return the address of a training's page in MLflow's user interface.
+
+    Args:
+        tracking_uri: of the server.
+        fingerprint: of the training.
+        client: replaces the connection in tests.
+
+    Returns:
+        None if MLflow is no server, does not answer, or has no such run.
+    """
+    if not tracking_uri.startswith(("http://", "https://")):
+        return None
+    try:
+        run = find_run(client or connect(tracking_uri), fingerprint)
+    except Exception as error:  # noqa: BLE001  # a link must never end a run
+        logger.warning("MLflow at %s did not say where its run is: %s", tracking_uri, error)
+        return None
+    if run is None:
+        return None
+    path = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"{tracking_uri.rstrip('/')}/#/{path}"
 
 
 def _flattened(params: Mapping[str, Plain], prefix: str = "") -> dict[str, Plain]:

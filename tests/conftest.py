@@ -51,7 +51,7 @@ def _wait_until_ready(settings: StorageSettings, server: subprocess.Popen[bytes]
     deadline = time.monotonic() + STARTUP_SECONDS
     while True:
         try:
-            Store(settings, "readiness").ensure_bucket()
+            Store(settings.impatient(), "readiness").ensure_bucket()
         except Exception:
             if server.poll() is not None or time.monotonic() > deadline:
                 raise

@@ -11,7 +11,7 @@ import sys
 
 from pydantic import SecretStr
 
-from dermascan.errors import ConflictError, InputError
+from dermascan.errors import ConflictError, InputError, NotFoundError
 from dermascan.registry import Decision, promote, rollback
 from dermascan.settings import StorageSettings
 from dermascan.storage import Store
@@ -25,7 +25,7 @@ def attempt(store: Store, model: str, version: int | None, decision: Decision) -
         return "moved" if promote(store, model, version, decision) else "nothing to do"
     except ConflictError:
         return "lost"
-    except InputError:  # no champion before the present one
+    except (InputError, NotFoundError):  # no champion, or none before it
         return "nothing to do"
 
 
@@ -44,7 +44,7 @@ def main(endpoint: str, bucket: str, model: str, name: str, requests: int) -> No
     outcomes = {}
     for number in range(requests):
         request = f"{name}-{number}"
-        version = chance.choice([1, 2, 3, None])
+        version = chance.choice([1, 2, 3, 4, 5, None])
         outcomes[request] = attempt(store, model, version, Decision(name, "race", request))
     print(json.dumps(outcomes), flush=True)  # noqa: T201  # read by the test
 

@@ -14,7 +14,7 @@ TINY = """
 why: to see that it runs
 image_size: 32x48
 seeds: [0, 1]
-settings: {epochs: 1, network: {architecture: small_cnn, weights: none}}
+settings: {members: 1, epochs: 1, network: {architecture: small_cnn, weights: none}}
 variants:
   - name: as it is
   - name: faster

@@ -127,7 +127,7 @@ def test_train_when_the_gate_fails_shows_its_table_and_publishes_nothing(
     ingested, run, api, bucket
 ):
     assert ingested.succeeded
-    params = {"architecture": "small_cnn", "epochs": 1, "image_size": "48x64"}
+    params = {"architecture": "small_cnn", "networks": 1, "epochs": 1, "image_size": "48x64"}
     outcome = run("train_model", dataset="drawn", **params)
     assert states(outcome)["gate"] == "failed", outcome.failed
     assert states(outcome)["promote"] == "upstream_failed"

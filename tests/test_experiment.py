@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from dermascan import experiment
+from dermascan.assessment.approval import approval_request
 from dermascan.assessment.head_to_head import compare_with_champion
 from dermascan.errors import ConflictError, GateFailedError, IntegrityError
 from dermascan.evaluation import CLASS_COLUMNS, evaluate
@@ -407,6 +408,28 @@ def champion_first(candidates):
     return store
 
 
+def test_approval_request_shows_the_gate_the_champion_and_where_to_look(champion_first, rules):
+    store = champion_first
+    version = present(store)
+    verdict = judge(store, "second", MODEL, rules)
+    page = "http://mlflow/#/experiments/1/runs/abc"
+    text = approval_request(store, "second", MODEL, verdict, page)
+    assert "21 test images: AUC 1.000" in text
+    assert f"```\n{verdict.table()}\n```" in text
+    assert f"| candidate | champion {MODEL} {version} |" in text
+    assert "| ROC AUC, malignant against benign | 1.000 | 1.000 | +0.000" in text
+    assert f"({page}/artifacts/report.html)" in text
+    assert f"[MLflow run]({page})" in text
+    assert store.address(TrainingKeys("second").candidacy(MODEL).report) in text
+
+
+def test_approval_request_when_there_is_no_champion_and_no_mlflow_says_so(candidates, rules):
+    verdict = judge(candidates, "first", MODEL, rules)
+    text = approval_request(candidates, "first", MODEL, verdict, None)
+    assert "There is no champion yet" in text
+    assert "](" not in text
+
+
 def present_champion(store: Store):
     current = champion(store, MODEL)
     assert current
@@ -557,5 +580,8 @@ def test_mlflow_is_told_the_verdict_and_where_report_card_and_version_are(
     assert run.data.tags["dermascan.card.html"] == f"{prefix}card.html"
     assert run.data.metrics["test.malignant.roc_auc"] == 1.0
     assert run.info.status == "FINISHED"
+    shown = client.get_model_version_by_alias(MODEL, "champion")
+    assert shown.tags["dermascan.version"] == str(promoted.version)
+    assert (shown.source, shown.run_id) == (prefix, run.info.run_id)
     kept = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert kept == {"report.html", "card.html", "card.md"}

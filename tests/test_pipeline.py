@@ -44,7 +44,9 @@ from dermascan.validation import validate
 
 SUITES = Path(__file__).parents[1] / "include" / "expectations"
 PREPROCESSING = Preprocessing(ImageSize(48, 64))
-CONFIG = TrainingConfig(network=NetworkSpec("small_cnn", "none"), epochs=1, warm_start_epochs=0)
+CONFIG = TrainingConfig(
+    members=1, network=NetworkSpec("small_cnn", "none"), epochs=1, warm_start_epochs=0
+)
 CHAMPION = ModelReference("tiny", "champion")
 LENIENT = """
 rules:

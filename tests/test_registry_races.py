@@ -5,10 +5,12 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import uuid
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,19 +33,22 @@ from dermascan.registry import Champion, Decision, champion, history, promote, r
 from dermascan.storage import Store
 from dermascan.versions import publish_version
 
-INTERLEAVINGS = int(os.environ.get("DERMASCAN_RACES", "40"))
+INTERLEAVINGS = int(os.environ.get("DERMASCAN_RACES", "30"))
 AT_ONCE = 4
-VERSIONS = (1, 2, 3)
+VERSIONS = (1, 2, 3, 4, 5)
 REPLACED = registry._replaced
 PATIENCE = settings(
     max_examples=INTERLEAVINGS,
-    stateful_step_count=25,
+    stateful_step_count=20,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 
-requests = st.sampled_from([None, None, "ann/1", "bob/1"])
-versions = st.sampled_from(VERSIONS)
+wishes = st.tuples(
+    st.sampled_from(["promote", "promote", "roll back", "roll back to"]),
+    st.sampled_from(VERSIONS),
+    st.sampled_from([None, None, None, "ann/1", "bob/1", "cyd/1"]),
+)
 which = st.integers(0, AT_ONCE - 1)
 
 
@@ -73,33 +78,26 @@ class Races(RuleBasedStateMachine):
     # What may happen
 
     @precondition(lambda self: len(self.running) < AT_ONCE)
-    @rule(version=versions, request=requests)
-    def promote(self, version, request):
-        decision = Decision("somebody", "better", request)
-        self._start(
-            lambda store: promote(store, self.model, version, decision),
-            kind="promote",
-            request=request,
-            version=version,
-        )
+    @rule(wanted=st.lists(wishes, min_size=2, max_size=AT_ONCE))
+    def begin(self, wanted):
+        for kind, version, request in wanted[: AT_ONCE - len(self.running)]:
+            decision = Decision("somebody", "because", request)
+            if kind == "promote":
+                call = partial(promote, model=self.model, version=version, decision=decision)
+            else:
+                to = str(version) if kind == "roll back to" else ""
+                call = partial(rollback, model=self.model, to_version=to, decision=decision)
+            self.counts[kind] += 1
+            facts = {"kind": kind, "version": version, "request": request}
+            self.running.append((Operation(self.store, call), facts | {"since": len(self.line)}))
 
-    @precondition(lambda self: len(self.running) < AT_ONCE)
-    @rule(to=st.sampled_from(["", "", "1", "2", "3"]), request=requests)
-    def roll_back(self, to, request):
-        decision = Decision("somebody", "worse", request)
-        self._start(
-            lambda store: rollback(store, self.model, to, decision),
-            kind="rollback",
-            request=request,
-            to=to,
-        )
-
-    @precondition(lambda self: self.running)
-    @rule(turns=st.lists(which, min_size=1, max_size=12))
-    def take_turns(self, turns):
-        for turn in turns:
+    @precondition(lambda self: len(self.running) > 1)
+    @rule(steps=st.integers(4, 24), seed=st.integers(0, 2**16))
+    def race(self, steps, seed):
+        chance = random.Random(seed)
+        for _ in range(steps):
             if self.running:
-                self._step(*self.running[turn % len(self.running)])
+                self._step(*chance.choice(self.running))
 
     @precondition(lambda self: self.running)
     @rule(which=which)
@@ -146,11 +144,6 @@ class Races(RuleBasedStateMachine):
 
     # How it is done
 
-    def _start(self, call, **facts) -> None:
-        self.counts[facts["kind"]] += 1
-        operation = Operation(self.store, call)
-        self.running.append((operation, facts | {"since": len(self.line)}))
-
     def _step(self, operation: Operation, facts: dict) -> None:
         operation.step()
         self.counts["requests"] += 1
@@ -185,7 +178,7 @@ class Races(RuleBasedStateMachine):
             assert "was not made champion" in str(error)
         elif error is not None:
             assert isinstance(error, (InputError, NotFoundError)), repr(error)
-            assert facts["kind"] == "rollback"
+            assert facts["kind"] != "promote"
             assert not own
         elif facts["kind"] == "promote":
             assert len(own) == int(operation.result)
@@ -203,7 +196,7 @@ class Races(RuleBasedStateMachine):
         assert len(own) <= 1
         for entry in own:
             replaced = self.line[entry.move - 2][0]
-            wanted = int(facts["to"]) if facts["to"] else replaced.previous
+            wanted = facts["version"] if facts["kind"] == "roll back to" else replaced.previous
             assert entry.version == wanted
 
 

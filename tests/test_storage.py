@@ -145,5 +145,5 @@ def test_access_with_wrong_keys_says_what_to_check(store: Store):
 
 def test_ensure_bucket_when_nobody_answers_can_be_tried_again(store: Store):
     nobody = store.settings.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
-    with pytest.raises(TransientError, match=store.bucket):
-        Store(nobody, store.bucket).ensure_bucket()
+    with pytest.raises(TransientError, match=f"{store.bucket}.*http://127.0.0.1:9 to find it"):
+        Store(nobody.impatient(0.3), store.bucket).ensure_bucket()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dermascan.tracking import FINGERPRINT_TAG, MlflowTracker
+from dermascan.tracking import FINGERPRINT_TAG, MlflowTracker, run_page
 
 
 class FakeServer:
@@ -28,6 +28,10 @@ class FakeServer:
         self.experiments[name] = name
         return name
 
+    def search_experiments(self):
+        self._check()
+        return [SimpleNamespace(experiment_id=found) for found in self.experiments.values()]
+
     def search_runs(self, experiments, condition, max_results):
         wanted = condition.split("'")[1]
         ids = [
@@ -35,7 +39,8 @@ class FakeServer:
             for run_id, run in self.runs.items()
             if run["experiment"] in experiments and run["tags"][FINGERPRINT_TAG] == wanted
         ]
-        return [SimpleNamespace(info=SimpleNamespace(run_id=i)) for i in ids[:max_results]]
+        infos = [SimpleNamespace(run_id=i, experiment_id=experiments[0]) for i in ids]
+        return [SimpleNamespace(info=info) for info in infos[:max_results]]
 
     def create_run(self, experiment, tags, run_name):
         run_id = f"run-{len(self.runs)}"
@@ -124,6 +129,22 @@ def test_tracker_when_the_server_is_down_warns_once_a_minute_and_goes_on(
         "MLflow at http://unused did not take metrics of step 1: server is down"
     ]
     assert server.runs[tracker.run_id]["metrics"] == [("loss", 1.0, 3)]
+
+
+def test_run_page_leads_to_the_run_of_a_training(make_tracker, server):
+    tracker = make_tracker("f1")
+    tracker.set_tag("name", "value")
+    page = run_page("http://mlflow/", "f1", server)
+    assert page == f"http://mlflow/#/experiments/lesions/runs/{tracker.run_id}"
+
+
+def test_run_page_when_there_is_none_is_none(server, caplog):
+    assert run_page("http://mlflow", "f1", server) is None
+    assert run_page("sqlite:///mlflow.db", "f1", server) is None
+    assert caplog.messages == []
+    server.down = True
+    assert run_page("http://mlflow", "f1", server) is None
+    assert "did not say where its run is" in caplog.text
 
 
 def test_real_client_when_nobody_listens_gives_up_within_seconds(caplog):

@@ -66,7 +66,7 @@ def compare_with_champion(
         IntegrityError: the champion cannot be read.
     """
     key = TrainingKeys(training).candidacy(current.model).comparison(current.version)
-    done = _kept_comparison(store, key)
+    done = read_comparison(store, training, current.model, current.version)
     if done is not None:
         logger.info("compared with %s %d already", current.model, current.version)
         return done
@@ -76,7 +76,18 @@ def compare_with_champion(
     return result
 
 
-def _kept_comparison(store: Store, key: str) -> ChampionComparison | None:
+def read_comparison(
+    store: Store, training: str, model: str, version: int
+) -> ChampionComparison | None:
+    """Return the comparison of a candidate with a version, None if none of today's kind was made.
+
+    Args:
+        store: the bucket.
+        training: fingerprint of the candidate's training run.
+        model: the model's name.
+        version: that was champion when they were compared.
+    """
+    key = TrainingKeys(training).candidacy(model).comparison(version)
     try:
         kept = _Kept.model_validate_json(store.get_if_present(key) or b"{}")
     except ValidationError:

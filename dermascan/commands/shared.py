@@ -85,6 +85,15 @@ def open_store(context: typer.Context) -> "Store":
     return Store(stack.storage_settings())
 
 
+def tracking_uri(context: typer.Context) -> str | None:
+    """Return the MLflow server that goes with `open_store`, None if there is none."""
+    from dermascan.settings import settings_from_environment  # noqa: PLC0415  # fast `--help`
+
+    if "DERMASCAN_BUCKET" in os.environ:
+        return settings_from_environment().mlflow_tracking_uri
+    return open_stack(context).mlflow_url
+
+
 def console() -> "Console":
     """Return where tables go: as wide as the terminal, or wide enough when there is none."""
     from rich.console import Console  # noqa: PLC0415  # fast `--help`

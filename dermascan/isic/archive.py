@@ -26,6 +26,7 @@ from isic_metadata import FIELD_REGISTRY
 from pydantic import BaseModel
 
 from dermascan.errors import InputError
+from dermascan.isic import digest
 from dermascan.isic.catalogue import Catalogue, Collection, Rows, read_catalogue
 from dermascan.isic.query import Value, parse_query
 from dermascan.isic.thumbnail import THUMBNAIL_BYTES, make_thumbnail
@@ -245,7 +246,7 @@ class Archive:
         path = None if row is None else self._directory / self._catalogue.images[row].name
         if path is None or not path.is_file():
             raise HTTPException(404, f"there is no file {name!r}")
-        return FileResponse(path)
+        return FileResponse(path, headers={digest.HEADER: digest.of_file(path)})
 
     def thumbnail(
         self,
@@ -371,6 +372,7 @@ def create_app(directory: Path, url_lifetime_seconds: float = URL_LIFETIME_SECON
     app.add_api_route(_file_path("{name}"), archive.file, methods=["GET", "HEAD"])
     app.add_api_route(_thumbnail_path("{isic_id}"), archive.thumbnail)
     app.add_exception_handler(InputError, _refuse)
+    app.add_middleware(digest.DigestMiddleware)
     return app
 
 

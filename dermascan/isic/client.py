@@ -25,6 +25,7 @@ import httpx
 from dermascan import __version__
 from dermascan.errors import InputError, PermanentError, TransientError
 from dermascan.fingerprint import sha256_hex
+from dermascan.isic.digest import contradicted
 from dermascan.isic.records import WHERE_TO_SET, ImageRecord, Page, parse_image, parse_page
 from dermascan.isic.retry import Attempts, Gate, RetryPolicy, retry_after_seconds
 
@@ -324,8 +325,8 @@ class IsicClient:
                 logger.info("%s: %s", url, error)
                 if not await attempts.may_continue(error.retry_after):
                     message = (
-                        f"{url}: {error} after {attempts.made} attempts:"
-                        f" is the archive up, and is {WHERE_TO_SET} right?"
+                        f"{url}: {error} after {attempts.made} attempts in {attempts.seconds:.1f} s"
+                        f": is the archive up, and is {WHERE_TO_SET} right?"
                     )
                     raise TransientError(message) from error
 
@@ -441,6 +442,8 @@ async def _page_body(response: httpx.Response) -> bytes:
         body += chunk
         if len(body) > MAX_PAGE_BYTES:
             raise _FinalError(f"the answer is over {MAX_PAGE_BYTES} bytes")
+    if "Content-Encoding" not in response.headers:  # a digest is of the encoded bytes
+        _check_digest(response, body)
     return bytes(body)
 
 
@@ -458,7 +461,13 @@ async def _promised_body(response: httpx.Response, promised: int) -> bytes:
         raise _PassingError(f"size {len(body)} of {promised} bytes{detail}") from error
     if len(body) < promised:
         raise _PassingError(f"size {len(body)} instead of {promised} bytes")
+    _check_digest(response, body)
     return bytes(body)
+
+
+def _check_digest(response: httpx.Response, body: bytearray) -> None:
+    if statement := contradicted(response.headers, bytes(body)):
+        raise _PassingError(f"the answer does not match {statement}")
 
 
 def _check_announcement(response: httpx.Response, promised: int) -> None:

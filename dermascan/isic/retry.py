@@ -102,7 +102,13 @@ class Attempts:
     def __init__(self, policy: RetryPolicy, gate: Gate) -> None:
         self._policy, self._gate = policy, gate
         self._failures = self._throttled = 0
+        self._started = time.monotonic()
         self.made = 0
+
+    @property
+    def seconds(self) -> float:
+        """Return the time since the first of them was due."""
+        return time.monotonic() - self._started
 
     async def begin(self) -> None:
         """Wait for the gate and count one more try."""

@@ -41,15 +41,15 @@ class Augmentation:
     """
 
     rotation: bool = True
-    zoom: float = 0.3
+    zoom: float = 0.2
     shift: float = 0.06
-    brightness: float = 0.2
-    contrast: float = 0.2
-    saturation: float = 0.25
-    tint: float = 0.08
-    blur: float = 0.6
-    noise: float = 6.0
-    discs: float = 0.1
+    brightness: float = 0.15
+    contrast: float = 0.15
+    saturation: float = 0.2
+    tint: float = 0.05
+    blur: float = 0.0
+    noise: float = 0.0
+    discs: float = 0.0
 
     def as_plain(self) -> dict[str, Plain]:
         """Return the settings as a JSON-ready mapping."""

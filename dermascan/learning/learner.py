@@ -69,9 +69,9 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=14, ge=0, le=500)
+    epochs: int = Field(default=12, ge=0, le=500)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    members: int = Field(default=1, ge=1, le=20)
+    members: int = Field(default=2, ge=1, le=20)
     batch_size: int = Field(default=32, ge=1, le=1024)
     learning_rate: float = Field(default=5e-4, gt=0)
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
@@ -79,8 +79,8 @@ class TrainingConfig(BaseModel):
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     class_weight_power: float = Field(default=0.5, ge=0, le=1)
     average_decay: float = Field(default=0.99, ge=0, lt=1)
-    first_trained_block: int = Field(default=0, ge=0)
-    train_depthwise: bool = True
+    first_trained_block: int = Field(default=4, ge=0)
+    train_depthwise: bool = False
     warm_start_epochs: int = Field(default=20, ge=0)
     augmentation: Augmentation | None = Augmentation()
     network: NetworkSpec = NetworkSpec()

@@ -38,6 +38,7 @@ OLDEST_PYTHON, NEXT_PYTHON = (3, 11), (3, 14)
 DISK_NEEDED, DISK_ADVISED = 3 * GIB, 20 * GIB
 MEMORY_NEEDED, MEMORY_ADVISED = 4 * GIB, 8 * GIB
 TRIAL_START_SECONDS = 60.0
+RETRY_SECONDS = 5.0
 PROBE_PREFIX = "dermascan-doctor/"
 PROBE_BODY = bytes(range(256)) * 4
 
@@ -185,7 +186,7 @@ def examine_storage(settings: StorageSettings) -> list[Finding]:
 
     where = f"{settings.endpoint_url or 'AWS'}, bucket {settings.bucket}"
     try:
-        store = Store(settings)
+        store = Store(settings.impatient(RETRY_SECONDS))
         next(store.list(PROBE_PREFIX), None)
     except (DermaScanError, ValueError) as error:
         remedy = "check address, keys (AWS_ACCESS_KEY_ID ...), bucket name and policy"
@@ -322,7 +323,7 @@ def _wait_for(
     deadline = time.monotonic() + TRIAL_START_SECONDS
     while True:
         try:
-            store = Store(settings)
+            store = Store(settings.impatient())
             store.ensure_bucket()
             store.put(PROBE_PREFIX, b"ready")
         except DermaScanError as error:

@@ -287,7 +287,7 @@ class EmbeddedStack:
     def _store(self, bucket: str) -> "Store":
         from dermascan.storage import Store  # noqa: PLC0415  # boto3 takes half a second to import
 
-        return Store(self.storage_settings(bucket))
+        return Store(self.storage_settings(bucket).impatient())
 
     # Remembering
 

@@ -13,20 +13,27 @@ from dermascan.learning.network import ARCHITECTURES
 
 PROJECT = Path(__file__).parents[2]
 DAG_FILES = sorted(path for path in (PROJECT / "dags").glob("*.py") if path.name != "common.py")
-MAY_NOT_RECOVER = {"approval", "decide"}
+MAY_NOT_RECOVER = {"approval", "choose", "decide"}
 
 
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory):
     home = tmp_path_factory.mktemp("airflow-home")
     environment = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-    script = Path(__file__).with_name("parse.py")
-    facts = {}
-    for path in DAG_FILES:
-        command = [sys.executable, str(script), str(path)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        facts[path.stem] = json.loads(done.stdout.splitlines()[-1])
-    return facts
+    return {path.stem: answer_of("parse.py", path, environment) for path in DAG_FILES}
+
+
+def answer_of(script: str, argument: Path, environment: dict[str, str]) -> dict:
+    command = [sys.executable, str(Path(__file__).with_name(script)), str(argument)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    home = tmp_path_factory.mktemp("airflow-home-of-answers")
+    environment = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    return answer_of("answers.py", PROJECT / "dags", environment)
 
 
 def test_dags_are_those_that_the_design_names(parsed):
@@ -106,6 +113,37 @@ def test_train_waits_for_all_preprocessing_and_has_its_own_pool(parsed):
 def test_promotion_comes_after_gate_and_approval(parsed):
     tasks = parsed["train_model"]["dags"]["train_model"]["tasks"]
     assert {"gate", "approval", "decide"} <= set(tasks["promote"]["upstream"])
+
+
+def test_approval_waits_without_a_worker_and_not_for_ever(answers):
+    asked = answers["approval"]["asked"]
+    assert asked["how"] == "TaskAwaitingInput"
+    assert asked["limited"]
+    assert asked["options"] == ["Approve", "Reject"]
+    assert asked["body"] == "{{ ti.xcom_pull('gate')['request'] }}"
+
+
+def test_approval_lets_only_a_person_approve(answers):
+    outcomes = answers["approval"]
+    assert outcomes["approved"] == {"options": ["Approve"], "by": {"id": "7", "name": "ann"}}
+    assert outcomes["rejected"] == "HITLRejectException"  # fails the task, and so the run
+    assert outcomes["timed out"] == "HITLRejectException"
+
+
+def test_rollback_offers_the_versions_and_takes_no_other(answers):
+    asked = answers["choose"]["asked"]
+    assert (asked["how"], asked["limited"]) == ("TaskAwaitingInput", True)
+    assert asked["options"] == ["2", "1", "Leave as it is"]
+    assert asked["body"] == "a table"
+    assert answers["choose"]["chosen"] == {"options": ["1"], "by": {"id": "7", "name": "ann"}}
+    assert answers["choose"]["invented"] == "ValueError"
+    assert answers["choose"]["timed out"] == {"options": ["Leave as it is"], "by": None}
+
+
+def test_rollback_comes_at_once_or_after_the_choice(parsed):
+    tasks = parsed["rollback_model"]["dags"]["rollback_model"]["tasks"]
+    assert set(tasks["rollback"]["upstream"]) == {"choose", "decide"}
+    assert tasks["choose"]["upstream"] == ["offer"]
 
 
 def test_library_never_imports_airflow():

@@ -24,6 +24,7 @@ from dermascan.records import Record, write_records
 
 SIZE = ImageSize(16, 24)
 CONFIG = TrainingConfig(
+    members=1,
     epochs=3,
     batch_size=8,
     learning_rate=0.01,
