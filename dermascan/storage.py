@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -63,6 +64,15 @@ class ObjectInfo:
     key: str
     size: int
     etag: str
+
+
+@dataclass(frozen=True)
+class UnfinishedUpload:
+    """An upload in parts that has not ended: its key, its identifier, and when it began (UTC)."""
+
+    key: str
+    identifier: str
+    started: datetime
 
 
 @dataclass(frozen=True)
@@ -188,6 +198,11 @@ class Store:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects under a prefix in key order, a page of 1,000 at a time."""
+        for found, _ in self.list_dated(prefix):
+            yield found
+
+    def list_dated(self, prefix: str) -> Iterator[tuple[ObjectInfo, datetime]]:
+        """Yield the objects under a prefix, each with the time of its last change (UTC)."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=prefix
         )
@@ -197,7 +212,30 @@ class Store:
             if page is None:
                 return
             for entry in page.get("Contents", []):
-                yield ObjectInfo(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
+                found = ObjectInfo(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
+                yield found, entry["LastModified"]
+
+    def unfinished_uploads(self) -> Iterator[UnfinishedUpload]:
+        """Yield the uploads in parts that were neither completed nor given up."""
+        pages = iter(self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket))
+        while True:
+            page = self._call(lambda: next(pages, None), "")
+            if page is None:
+                return
+            for entry in page.get("Uploads", []):
+                yield UnfinishedUpload(entry["Key"], entry["UploadId"], entry["Initiated"])
+
+    def give_up(self, upload: UnfinishedUpload) -> None:
+        """Delete the parts of an upload; one that is not there any more is no error."""
+        try:
+            self._call(
+                lambda: self._s3.abort_multipart_upload(
+                    Bucket=self.bucket, Key=upload.key, UploadId=upload.identifier
+                ),
+                upload.key,
+            )
+        except (NotFoundError, InputError):
+            logger.info("the upload of %s has ended meanwhile", upload.key)
 
     # Writing
 
