@@ -11,8 +11,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 from uuid import uuid4
@@ -54,6 +55,15 @@ class ObjectInfo:
     key: str
     size: int
     etag: str
+
+
+@dataclass(frozen=True)
+class UnfinishedUpload:
+    """An upload in parts that has not ended: its key, its identifier, and when it began (UTC)."""
+
+    key: str
+    identifier: str
+    started: datetime
 
 
 @dataclass(frozen=True)
@@ -177,14 +187,42 @@ class Store:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects under a prefix in key order, a page of 1,000 at a time."""
+        for found, _ in self.list_dated(prefix):
+            yield found
+
+    def list_dated(self, prefix: str) -> Iterator[tuple[ObjectInfo, datetime]]:
+        """Yield the objects under a prefix, each with the time of its last change (UTC)."""
         token = None
         while True:
             page = self._call(lambda at=token: self._page(prefix, at), prefix, "list")  # type: ignore[misc]  # default binds the loop variable
             for entry in page.get("Contents", []):
-                yield ObjectInfo(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
+                found = ObjectInfo(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
+                yield found, entry["LastModified"]
             token = page.get("NextContinuationToken")
             if token is None:
                 return
+
+    def unfinished_uploads(self) -> Iterator[UnfinishedUpload]:
+        """Yield the uploads in parts that were neither completed nor given up."""
+        paginator = self._s3.get_paginator("list_multipart_uploads")
+        pages = self._call(
+            lambda: list(paginator.paginate(Bucket=self.bucket)), "", "list the uploads of"
+        )
+        for entry in chain.from_iterable(page.get("Uploads", []) for page in pages):
+            yield UnfinishedUpload(entry["Key"], entry["UploadId"], entry["Initiated"])
+
+    def give_up(self, upload: UnfinishedUpload) -> None:
+        """Delete the parts of an upload; one that is not there any more is no error."""
+        try:
+            self._call(
+                lambda: self._s3.abort_multipart_upload(
+                    Bucket=self.bucket, Key=upload.key, UploadId=upload.identifier
+                ),
+                upload.key,
+                "give up the upload of",
+            )
+        except (NotFoundError, InputError):
+            logger.info("the upload of %s has ended meanwhile", upload.key)
 
     # Writing
 

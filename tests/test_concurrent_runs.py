@@ -1,0 +1,190 @@
+"""Runs of one DAG at once, request by request: they leave what they leave one after the other.
+
+`DERMASCAN_RACES` sets how many interleavings are tried (`docs/reliability/registry.md`).
+"""
+
+import os
+import random
+from collections.abc import Callable
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from archives import row, serving, write_folder
+from hostile import encoded, photograph
+from stepping import Operation
+
+import dermascan.inference
+from dermascan.example_set import preprocess, split
+from dermascan.imaging import ImageSize, Preprocessing
+from dermascan.inference import predict, resolve, summarise
+from dermascan.ingest.downloading import download
+from dermascan.ingest.planning import IngestRequest, plan
+from dermascan.ingest.publishing import publish_manifest
+from dermascan.ingest.uploading import upload
+from dermascan.isic.client import IsicClient
+from dermascan.model.savedmodel import Scores
+from dermascan.registry import ModelReference
+from dermascan.storage import Store
+from dermascan.versions import publish_version
+
+INTERLEAVINGS = max(4, int(os.environ.get("DERMASCAN_RACES", "30")) // 5)
+LICENCES = SimpleNamespace(license_text=lambda name: f"the text of {name}")
+SMALL, LARGE = Preprocessing(ImageSize(16, 16)), Preprocessing(ImageSize(32, 24))
+
+pytestmark = pytest.mark.timeout(60 + 20 * INTERLEAVINGS)
+
+
+@pytest.fixture(autouse=True)
+def one_request_at_a_time(monkeypatch):
+    for module in ("inference", "ingest.uploading", "preprocess", "versions"):
+        monkeypatch.setattr(f"dermascan.{module}.concurrently", in_order)
+
+
+def in_order(function, items, concurrency=1):
+    return map(function, items)
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    return {found.key: store.get(found.key) for found in store.list("")}
+
+
+def restore(store: Store, state: dict[str, bytes]) -> None:
+    store.delete([found.key for found in store.list("")])
+    for key, data in state.items():
+        store.put(key, data)
+
+
+Call = Callable[[Store], object]
+
+
+def one_after_the_other(store: Store, state: dict[str, bytes], *calls: Call) -> dict[str, bytes]:
+    restore(store, state)
+    for call in calls:
+        call(store)
+    return contents(store)
+
+
+def at_once(store: Store, state: dict[str, bytes], seed: int, *calls: Call) -> dict[str, bytes]:
+    """Let calls take turns, request by request, and return what is in the bucket afterwards."""
+    restore(store, state)
+    chance = random.Random(seed)
+    operations = [Operation(store, call) for call in calls]
+    while going := [operation for operation in operations if not operation.ended]:
+        operation = chance.choice(going)
+        for _ in range(chance.randint(1, 6)):  # also long runs, so that one is far ahead
+            if not operation.ended:
+                operation.step()
+    for operation in operations:
+        if operation.error:
+            raise operation.error
+    return contents(store)
+
+
+def assert_equal_to_one_of(found: dict[str, bytes], expected: list[dict[str, bytes]]) -> None:
+    if found not in expected:
+        changed = {
+            key for key in found.keys() & expected[0].keys() if found[key] != expected[0][key]
+        }
+        raise AssertionError(
+            f"more: {found.keys() - expected[0].keys()}, missing: "
+            f"{expected[0].keys() - found.keys()}, changed: {changed}"
+        )
+
+
+# Ingest
+
+
+@contextmanager
+def uploaded(store: Store, folder, *limits: int):
+    """Yield plans whose images are all in place, and that wait to be published."""
+    write_folder(folder, [row(i) for i in range(24)])
+    with serving(folder) as url, IsicClient(url) as client:
+        planned = [plan(store, client, IngestRequest("isic", limit=limit)) for limit in limits]
+        for each in planned:
+            for shard in range(each.shards):
+                download(store, client, each, shard)
+                upload(store, each, shard)
+    yield planned
+
+
+def publishing(planned) -> Call:
+    return lambda store: publish_manifest(store, LICENCES, planned)
+
+
+@pytest.mark.parametrize("limits", [(8, 8), (8, 6)], ids=["the same", "other params"])
+def test_publications_at_once_leave_what_they_leave_in_turn(store, tmp_path, limits):
+    with uploaded(store, tmp_path, *limits) as (first, second):
+        state = contents(store)
+        calls = publishing(first), publishing(second)
+        expected = [
+            one_after_the_other(store, state, *calls),
+            one_after_the_other(store, state, *reversed(calls)),
+        ]
+        for seed in range(INTERLEAVINGS):
+            assert_equal_to_one_of(at_once(store, state, seed, *calls), expected)
+
+
+# Preprocessing
+
+
+def preparing(preprocessing: Preprocessing) -> Call:
+    def run(store: Store) -> None:
+        examples = split(store, "isic", preprocessing, None)
+        for shard in range(len(examples.shards)):
+            preprocess(store, examples, shard)
+
+    return run
+
+
+@pytest.mark.parametrize("other", [SMALL, LARGE], ids=["the same", "other params"])
+def test_preprocessing_at_once_leaves_what_it_leaves_in_turn(store, tmp_path, monkeypatch, other):
+    monkeypatch.setattr("dermascan.example_set._require_validated", lambda *_: None)
+    with uploaded(store, tmp_path, 24) as (planned,):
+        publish_manifest(store, LICENCES, planned)
+    state = contents(store)
+    calls = preparing(SMALL), preparing(other)
+    expected = one_after_the_other(store, state, *calls)
+    for seed in range(INTERLEAVINGS):
+        assert_equal_to_one_of(at_once(store, state, seed, *calls), [expected])
+
+
+# Batch inference
+
+
+class StandInScorer:
+    """Stands in for a loaded model, since TensorFlow takes ten seconds to import."""
+
+    metadata = SimpleNamespace(preprocessing=Preprocessing(ImageSize(16, 16)), threshold=0.3)
+
+    def score(self, images: np.ndarray) -> Scores:
+        risks = images.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32) / 255
+        shares = np.full((len(images), 7), 1 / 7, np.float32)
+        return Scores(shares, risks, np.zeros((len(images), 2), np.float32))
+
+
+def inferring(prefix: str) -> Call:
+    def run(store: Store) -> None:
+        planned = resolve(store, prefix, ModelReference("m", "1"))
+        for shard in range(planned.shards):
+            predict(store, planned, shard)
+        summarise(store, planned)
+
+    return run
+
+
+@pytest.mark.parametrize("other", ["new/", "new/b"], ids=["the same", "other params"])
+def test_batch_inference_at_once_leaves_what_it_leaves_in_turn(store, tmp_path, monkeypatch, other):
+    monkeypatch.setattr("dermascan.model.savedmodel.load_scorer", lambda _: StandInScorer())
+    monkeypatch.setattr(dermascan.inference, "_report", lambda *_: "a report")
+    (tmp_path / "saved_model.pb").write_bytes(b"never loaded")
+    publish_version(store, "m", 1, tmp_path)
+    for number, name in enumerate(("a", "b1", "b2")):
+        store.put(f"new/{name}.jpg", encoded(photograph(seed=number), "JPEG"))
+    store.put("new/b3.txt", b"no image")
+    state = contents(store)
+    calls = inferring("new/"), inferring(other)
+    expected = one_after_the_other(store, state, *calls)
+    for seed in range(INTERLEAVINGS):
+        assert_equal_to_one_of(at_once(store, state, seed, *calls), [expected])
