@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from dermascan.commands import ablate, acceptance, archive, demo, models, shared, stack, trigger
+from dermascan.commands import (
+    ablate,
+    acceptance,
+    archive,
+    demo,
+    models,
+    policy,
+    shared,
+    stack,
+    trigger,
+)
 
 app = typer.Typer(
     cls=shared.ErrorReportingGroup,
@@ -38,5 +48,6 @@ trigger.add_to(app)
 demo.add_to(app)
 ablate.add_to(app)
 acceptance.add_to(app)
+policy.add_to(app)
 app.add_typer(archive.app, name="archive")
 app.add_typer(models.app, name="models")
