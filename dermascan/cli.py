@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from dermascan.commands import ablate, acceptance, archive, demo, gc, models, shared, stack, trigger
+from dermascan.commands import (
+    ablate,
+    acceptance,
+    archive,
+    demo,
+    gc,
+    models,
+    policy,
+    shared,
+    stack,
+    trigger,
+)
 
 app = typer.Typer(
     cls=shared.ErrorReportingGroup,
@@ -39,5 +50,6 @@ demo.add_to(app)
 ablate.add_to(app)
 acceptance.add_to(app)
 gc.add_to(app)
+policy.add_to(app)
 app.add_typer(archive.app, name="archive")
 app.add_typer(models.app, name="models")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
+from roles import add_roles
 
 from dermascan.settings import StorageSettings
 from dermascan.stack.object_store import (
@@ -66,6 +67,7 @@ def storage_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stora
     ports = _free_ports(4)
     secret = uuid.uuid4().hex
     write_identity(folder / "identity.json", "tests", secret)
+    add_roles(folder / "identity.json", secret)
     (folder / "data").mkdir()
     command = server_command(folder / "data", folder / "identity.json", tuple(ports))
     settings = StorageSettings(

@@ -8,8 +8,8 @@ import typer
 from dermascan.commands.shared import console, open_stack
 
 if TYPE_CHECKING:
-    from dermascan.stack.doctor import Finding
     from dermascan.stack.embedded import EmbeddedStack, PartStatus
+    from dermascan.stack.findings import Finding
 
 PORT_HELP = "Remembered for later starts."
 

@@ -6,31 +6,26 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import psutil
 from pydantic import SecretStr
 
-from dermascan.errors import (
-    ConflictError,
-    DermaScanError,
-    InputError,
-    NotFoundError,
-    TransientError,
-)
+from dermascan.errors import DermaScanError, InputError, NotFoundError, TransientError
 from dermascan.settings import StorageSettings
 from dermascan.stack import object_store, ports, processes
 from dermascan.stack.credentials import Credentials
 from dermascan.stack.embedded import BUCKET, PART_OF_PORT, EmbeddedStack
 from dermascan.stack.environment import inherited_environment
+from dermascan.stack.findings import Finding
 from dermascan.stack.layout import StackPaths
 from dermascan.stack.object_store import LOOPBACK, weed_binary
 
 if TYPE_CHECKING:
+    from dermascan.stack.storage_checks import StorageCheck
     from dermascan.storage import Store
 
 GIB = 2**30
@@ -40,22 +35,6 @@ MEMORY_NEEDED, MEMORY_ADVISED = 4 * GIB, 8 * GIB
 TRIAL_START_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 PROBE_PREFIX = "dermascan-doctor/"
-PROBE_BODY = bytes(range(256)) * 4
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check, and what to do about it."""
-
-    check: str
-    level: Literal["ok", "warning", "problem"]
-    detail: str
-    remedy: str = ""
-
-    @property
-    def is_problem(self) -> bool:
-        """Whether DermaScan cannot work as things are."""
-        return self.level == "problem"
 
 
 # The machine
@@ -180,109 +159,39 @@ def examine_own_storage(
 def examine_storage(settings: StorageSettings) -> list[Finding]:
     """Check what DermaScan asks of an object storage, in a bucket that exists.
 
-    What is written stays under a prefix of its own and is deleted again.
+    What is written stays under a prefix of its own and is deleted again. Nothing else is tried
+    while the bucket cannot be reached, or while reading, writing, listing or deleting is denied.
     """
-    from dermascan.storage import Store  # noqa: PLC0415  # boto3 takes half a second to import
+    from dermascan.stack import storage_checks as checks  # noqa: PLC0415  # boto3 takes half a second to import
+    from dermascan.storage import Store  # noqa: PLC0415  # likewise
 
     where = f"{settings.endpoint_url or 'AWS'}, bucket {settings.bucket}"
-    try:
-        store = Store(settings.impatient(RETRY_SECONDS))
-        next(store.list(PROBE_PREFIX), None)
-    except (DermaScanError, ValueError) as error:
-        remedy = "check address, keys (AWS_ACCESS_KEY_ID ...), bucket name and policy"
-        return [Finding("S3 access", "problem", f"{where}: {error}", remedy)]
     prefix = f"{PROBE_PREFIX}{uuid.uuid4().hex}/"
     try:
-        checks = [_run(check, store, prefix) for check in STORAGE_CHECKS]
+        store = Store(settings.impatient(RETRY_SECONDS))
+        trouble = checks.reach(store, prefix)
+    except ValueError as error:
+        trouble = str(error)
+    if trouble:
+        remedy = "check address, keys (AWS_ACCESS_KEY_ID ...), bucket name and this machine's clock"
+        return [Finding("S3 access", "problem", f"{where}: {trouble}", remedy)]
+    findings = [Finding("S3 access", "ok", where), _run(checks.RIGHTS, store, prefix)]
+    try:
+        if not findings[-1].is_problem:
+            findings += [_run(check, store, prefix) for check in checks.STORAGE_CHECKS]
     finally:
         _clean_up(store, prefix)
-    return [Finding("S3 access", "ok", where), *checks]
+    return [*findings, Finding("S3 cannot promise", "ok", checks.NOT_PROMISED)]
 
 
-@dataclass(frozen=True)
-class StorageCheck:
-    """One property that the pipeline relies on.
-
-    Attributes:
-        name: shown to the user.
-        holds: tries it in a store under a prefix; False, or an error, if it does not hold.
-        remedy: what to do if it does not hold.
-    """
-
-    name: str
-    holds: Callable[["Store", str], bool]
-    remedy: str
-
-
-def read_after_write(store: "Store", prefix: str) -> bool:
-    """Whether an object reads back at once, also after it was replaced."""
-    key = f"{prefix}read"
-    store.put(key, b"first")
-    store.put(key, PROBE_BODY)
-    return store.get(key) == PROBE_BODY
-
-
-def list_after_write(store: "Store", prefix: str) -> bool:
-    """Whether a listing shows what was just written and not what was just deleted."""
-    keys = [f"{prefix}list/{number}" for number in range(3)]
-    for key in keys:
-        store.put(key, b"x")
-    store.delete(keys[:1])
-    return [info.key for info in store.list(f"{prefix}list/")] == keys[1:]
-
-
-def ranged_read(store: "Store", prefix: str) -> bool:
-    """Whether a part of an object can be read."""
-    import obstore  # noqa: PLC0415  # slow to import, only here
-
-    key = f"{prefix}range"
-    store.put(key, PROBE_BODY)
-    objects = store._objects  # noqa: SLF001  # the pipeline itself has no ranged read to call
-    return bytes(obstore.get_range(objects, key, start=100, end=200)) == PROBE_BODY[100:200]
-
-
-def create_if_absent(store: "Store", prefix: str) -> bool:
-    """Whether `If-None-Match: *` lets an object be created once only."""
-    key = f"{prefix}create"
-    first = store.put_if_absent(key, b"first")
-    second = store.put_if_absent(key, b"second")
-    return first and not second and store.get(key) == b"first"
-
-
-def replace_if_unchanged(store: "Store", prefix: str) -> bool:
-    """Whether `If-Match` refuses to replace an object that somebody else has changed."""
-    key = f"{prefix}pointer"
-    store.move_pointer(key, {"version": 1}, None)
-    _, tag = store.read_pointer(key)
-    store.move_pointer(key, {"version": 2}, tag)
-    try:
-        store.move_pointer(key, {"version": 3}, tag)
-    except ConflictError:
-        return store.get_json(key) == {"version": 2}
-    return False
-
-
-CONDITIONAL_WRITES = (
-    "use a server with conditional writes (AWS S3, MinIO, SeaweedFS, Ceph from Squid on): "
-    "without them two runs at once can overwrite each other's pointers"
-)
-STORAGE_CHECKS = (
-    StorageCheck("S3 read after write", read_after_write, "switch off caches before the server"),
-    StorageCheck("S3 list after write", list_after_write, "switch off caches before the server"),
-    StorageCheck("S3 ranged read", ranged_read, "allow the header Range in proxies"),
-    StorageCheck("S3 create once (If-None-Match)", create_if_absent, CONDITIONAL_WRITES),
-    StorageCheck("S3 compare and swap (If-Match)", replace_if_unchanged, CONDITIONAL_WRITES),
-)
-
-
-def _run(check: StorageCheck, store: "Store", prefix: str) -> Finding:
+def _run(check: "StorageCheck", store: "Store", prefix: str) -> Finding:
     started = time.monotonic()
     try:
-        holds = check.holds(store, prefix)
+        flaw = check.flaw(store, prefix)
     except Exception as error:  # noqa: BLE001  # whatever a foreign server provokes is the finding
-        return Finding(check.name, "problem", f"{type(error).__name__}: {error}", check.remedy)
-    if not holds:
-        return Finding(check.name, "problem", "does not hold", check.remedy)
+        flaw = f"{type(error).__name__}: {error}"
+    if flaw:
+        return Finding(check.name, check.level, flaw, check.remedy)
     return Finding(check.name, "ok", f"in {1000 * (time.monotonic() - started):.0f} ms")
 
 

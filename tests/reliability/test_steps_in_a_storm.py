@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from archives import row, serving, write_folder
 from reliability import fault_proxy as faults
 from reliability.fault_proxy import Exchange, FaultProxy, fault_proxy
+from reliability.standins import StandInScorer
 
 from dermascan.fingerprint import sha256_hex
-from dermascan.imaging import ImageSize, Preprocessing
 from dermascan.inference import BatchSummary, resolve, score_objects, summarise, write_predictions
 from dermascan.ingest.downloading import download
 from dermascan.ingest.planning import IngestRequest, plan
@@ -19,7 +17,6 @@ from dermascan.ingest.publishing import publish_manifest
 from dermascan.ingest.uploading import upload
 from dermascan.isic.client import IsicClient
 from dermascan.isic.retry import RetryPolicy
-from dermascan.model.savedmodel import Scores
 from dermascan.registry import ModelReference, publish_version
 from dermascan.storage import Store
 
@@ -47,17 +44,6 @@ STORM = (
     faults.latency(0.05),
     faults.status(429, "TooManyRequests", retry_after=1),
 )
-
-
-class StandInScorer:
-    """Stands in for a loaded model, since TensorFlow takes ten seconds to import."""
-
-    metadata = SimpleNamespace(preprocessing=Preprocessing(ImageSize(48, 64)), threshold=0.5)
-
-    def score(self, images: np.ndarray) -> Scores:
-        risk = 1 - images.mean(axis=(1, 2, 3), dtype=np.float32) / 255
-        shares = np.full((len(images), 7), 1 / 7, np.float32)
-        return Scores(shares, risk, np.zeros((len(images), 2), np.float32))
 
 
 @pytest.fixture
