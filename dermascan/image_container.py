@@ -258,31 +258,44 @@ _DEFLATED_AT_ONCE, _INFLATED_AT_ONCE = 1 << 16, 1 << 20
 
 def _read_png(data: bytes) -> EncodedImage:
     chunks = _png_chunks(data)
-    kind, header = next(chunks)
-    if kind != b"IHDR" or len(header) != 13:
-        raise ImageRefusedError("damaged", "PNG that does not begin with its header")
-    width, height, bits, colour_type = struct.unpack_from(">IIBB", header)
-    if bits > 8:
-        raise ImageRefusedError("wrong_mode", f"PNG of {bits} bits a channel, 8 are accepted")
-    if not width or not height:
-        raise ImageRefusedError("damaged", f"PNG of {width} x {height} pixels")
-    kept = [PNG_START, _png_chunk(kind, header)]
-    exif = b""
+    previous, header = next(chunks)
+    width, height, colour_type = _png_header(previous, header)
+    kept = [PNG_START, _png_chunk(previous, header)]
+    exif, data_ended = b"", False
     for kind, payload in chunks:
-        if kind == b"acTL":
-            raise ImageRefusedError("unsupported_format", "animated PNG")
-        if kind == b"tRNS" and (colour_type != _PNG_PALETTE or min(payload, default=255) < 255):
-            raise ImageRefusedError("wrong_mode", "PNG with a transparent colour: flatten it")
+        _check_png_chunk(kind, payload, colour_type)
+        data_ended |= previous == b"IDAT" != kind
+        if data_ended and kind == b"IDAT":
+            raise ImageRefusedError("damaged", "PNG whose data is not in one place")
         if kind == b"eXIf":
             exif = exif or payload
         if kind in _PNG_PIXEL_CHUNKS:
             kept.append(_png_chunk(kind, payload))
-        elif kind[:1].isupper():
-            detail = f"PNG that cannot be read without its {kind.decode()} chunk"
-            raise ImageRefusedError("unsupported_format", detail)
-    orientation = _exif_orientation(exif)
+        previous = kind
     alpha = colour_type in _PNG_ALPHA_TYPES
-    return EncodedImage("PNG", width, height, orientation, alpha, 1, b"".join(kept))
+    return EncodedImage("PNG", width, height, _exif_orientation(exif), alpha, 1, b"".join(kept))
+
+
+def _png_header(kind: bytes, payload: bytes) -> tuple[int, int, int]:
+    """Return width, height and colour type."""
+    if kind != b"IHDR" or len(payload) != 13:
+        raise ImageRefusedError("damaged", "PNG that does not begin with its header")
+    width, height, bits, colour_type = struct.unpack_from(">IIBB", payload)
+    if bits > 8:
+        raise ImageRefusedError("wrong_mode", f"PNG of {bits} bits a channel, 8 are accepted")
+    if not width or not height:
+        raise ImageRefusedError("damaged", f"PNG of {width} x {height} pixels")
+    return width, height, colour_type
+
+
+def _check_png_chunk(kind: bytes, payload: bytes, colour_type: int) -> None:
+    if kind == b"acTL":
+        raise ImageRefusedError("unsupported_format", "animated PNG")
+    if kind == b"tRNS" and (colour_type != _PNG_PALETTE or min(payload, default=255) < 255):
+        raise ImageRefusedError("wrong_mode", "PNG with a transparent colour: flatten it")
+    if kind[:1].isupper() and kind not in _PNG_PIXEL_CHUNKS:
+        detail = f"PNG that cannot be read without its {kind.decode()} chunk"
+        raise ImageRefusedError("unsupported_format", detail)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -342,11 +355,11 @@ def _inflated_lengths(png: bytes) -> Iterator[int]:
 
 
 # EXIF (CIPA DC-008), of which only the orientation is read. The first one counts where a file
-# has several. TIFF 6.0 has readers accept any unsigned integer type.
+# has several. The type should be SHORT; writers of LONG exist.
 
 _EXIF = b"Exif\0\0"
 _ORIENTATION_TAG = 0x0112
-_UNSIGNED = {1: "B", 3: "H", 4: "I"}
+_INTEGERS = {3: "H", 4: "I"}
 
 
 def _exif_orientation(tiff: bytes) -> int:
@@ -360,8 +373,8 @@ def _exif_orientation(tiff: bytes) -> int:
         for index in range(entries):
             entry = directory + 2 + 12 * index
             tag, kind, count = struct.unpack_from(f"{order}HHI", tiff, entry)
-            if tag == _ORIENTATION_TAG and kind in _UNSIGNED and count == 1:
-                (value,) = struct.unpack_from(order + _UNSIGNED[kind], tiff, entry + 8)
+            if tag == _ORIENTATION_TAG and kind in _INTEGERS and count == 1:
+                (value,) = struct.unpack_from(order + _INTEGERS[kind], tiff, entry + 8)
                 return value if 1 <= value <= 8 else 1
     except struct.error:
         return 1
