@@ -2,9 +2,10 @@
 
 A program of its own, so that a crash of a decoder is seen as one: the last line names the file.
 
-    python -m hostile.examine ours|theirs FOLDER OUTPUT < names, one a line
+    python -m hostile.examine ours|theirs|mirror FOLDER OUTPUT < names, one a line
 """
 
+import io
 import json
 import resource
 import sys
@@ -16,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from dermascan.errors import InputError
 from dermascan.imaging import ImageRefusedError, ImageSize, Preprocessing, decode, prepare
+from dermascan.isic.thumbnail import make_thumbnail
 from dermascan.quality import measure
 from hostile.specimen import SCORED
 
+INDEPENDENT_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 PREPROCESSING = Preprocessing(ImageSize(96, 128))
 
 
@@ -29,7 +33,7 @@ class Examined:
 
     Attributes:
         name: of the file.
-        outcome: `SCORED`, or the reason of the refusal.
+        outcome: `SCORED`, or the reason of the refusal, or `refused` by the archive's mirror.
         detail: of the refusal, or the error of an independent decoder.
         width: of the upright image, 0 without one.
         height: of the upright image, 0 without one.
@@ -55,6 +59,11 @@ def _ours(path: Path) -> NDArray[np.uint8]:
     return image
 
 
+def _mirror(path: Path) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(make_thumbnail(path))) as image:
+        return np.asarray(image)
+
+
 def _theirs(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
@@ -71,7 +80,11 @@ def _examined(path: Path, output: Path, read: Callable[[Path], NDArray[np.uint8]
         np.save(output / path.name, prepare(image, PREPROCESSING))
     except ImageRefusedError as refusal:
         outcome, detail = refusal.reason, refusal.detail
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except InputError as error:
+        outcome, detail = "refused", str(error)
+    except INDEPENDENT_ERRORS as error:
+        if read is not _theirs:
+            raise
         outcome, detail = "error", f"{type(error).__name__}: {error}"
     used, peak = _cpu_seconds() - started, _memory_mb("VmHWM")
     return Examined(path.name, outcome, detail, width, height, used, peak, peak - before)
@@ -90,7 +103,7 @@ def _memory_mb(field: str) -> float:
 
 def main() -> None:
     """Examine the files whose names come in."""
-    read = {"ours": _ours, "theirs": _theirs}[sys.argv[1]]
+    read = {"ours": _ours, "theirs": _theirs, "mirror": _mirror}[sys.argv[1]]
     folder, output = Path(sys.argv[2]), Path(sys.argv[3])
     for line in sys.stdin:
         name = line.rstrip("\n")
