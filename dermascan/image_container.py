@@ -151,6 +151,7 @@ def _description(data: bytes) -> str:
 _SOI, _EOI, _SOS, _TEM, _COM = 0xD8, 0xD9, 0xDA, 0x01, 0xFE
 _APP0, _APP1, _APP14 = 0xE0, 0xE1, 0xEE
 _DHT, _JPG, _DAC = 0xC4, 0xC8, 0xCC
+_DHP, _EXP = 0xDE, 0xDF
 _HUFFMAN_DCT_FRAMES = (0xC0, 0xC1, 0xC2)
 # A marker, as distinct from a stuffed zero, a fill byte and a restart marker. One fixed
 # length, so that a search takes linear time on any input.
@@ -178,21 +179,24 @@ class _JpegSegment:
 
 def _read_jpeg(data: bytes) -> EncodedImage:
     width = height = scans = 0
-    orientation = 1
+    exif = None
     kept = [JPEG_START[:2]]
     for segment in _jpeg_segments(data):
+        if segment.marker in (_DHP, _EXP):
+            raise ImageRefusedError("unsupported_format", "hierarchical JPEG")
         if segment.is_frame():
             if height:
                 raise ImageRefusedError("damaged", "JPEG with two frames")
             width, height = _jpeg_frame_size(segment)
         scans += segment.marker == _SOS
-        if segment.marker == _APP1 and segment.payload.startswith(b"Exif\0\0"):
-            orientation = _exif_orientation(segment.payload[6:])
+        if exif is None and segment.marker == _APP1 and segment.payload.startswith(_EXIF):
+            exif = segment.payload[len(_EXIF) :]
         if segment.decides_pixels():
             kept.append(segment.encoded())
     if not height or not 1 <= scans <= MAX_SCANS:
         raise ImageRefusedError("damaged", f"JPEG with {scans} scans of {width} x {height} pixels")
     kept.append(JPEG_END)
+    orientation = _exif_orientation(exif or b"")
     return EncodedImage("JPEG", width, height, orientation, False, scans, b"".join(kept))
 
 
@@ -249,31 +253,49 @@ def _jpeg_frame_size(segment: _JpegSegment) -> tuple[int, int]:
 _PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _PNG_ALPHA_TYPES = (4, 6)
 _PNG_PALETTE = 3
+_DEFLATED_AT_ONCE, _INFLATED_AT_ONCE = 1 << 16, 1 << 20
 
 
 def _read_png(data: bytes) -> EncodedImage:
     chunks = _png_chunks(data)
-    kind, header = next(chunks)
-    if kind != b"IHDR" or len(header) != 13:
+    previous, header = next(chunks)
+    width, height, colour_type = _png_header(previous, header)
+    kept = [PNG_START, _png_chunk(previous, header)]
+    exif, data_ended = b"", False
+    for kind, payload in chunks:
+        _check_png_chunk(kind, payload, colour_type)
+        data_ended |= previous == b"IDAT" != kind
+        if data_ended and kind == b"IDAT":
+            raise ImageRefusedError("damaged", "PNG whose data is not in one place")
+        if kind == b"eXIf":
+            exif = exif or payload
+        if kind in _PNG_PIXEL_CHUNKS:
+            kept.append(_png_chunk(kind, payload))
+        previous = kind
+    alpha = colour_type in _PNG_ALPHA_TYPES
+    return EncodedImage("PNG", width, height, _exif_orientation(exif), alpha, 1, b"".join(kept))
+
+
+def _png_header(kind: bytes, payload: bytes) -> tuple[int, int, int]:
+    """Return width, height and colour type."""
+    if kind != b"IHDR" or len(payload) != 13:
         raise ImageRefusedError("damaged", "PNG that does not begin with its header")
-    width, height, bits, colour_type = struct.unpack_from(">IIBB", header)
+    width, height, bits, colour_type = struct.unpack_from(">IIBB", payload)
     if bits > 8:
         raise ImageRefusedError("wrong_mode", f"PNG of {bits} bits a channel, 8 are accepted")
     if not width or not height:
         raise ImageRefusedError("damaged", f"PNG of {width} x {height} pixels")
-    kept = [PNG_START, _png_chunk(kind, header)]
-    orientation = 1
-    for kind, payload in chunks:
-        if kind == b"acTL":
-            raise ImageRefusedError("unsupported_format", "animated PNG")
-        if kind == b"tRNS" and (colour_type != _PNG_PALETTE or min(payload, default=255) < 255):
-            raise ImageRefusedError("wrong_mode", "PNG with transparent pixels")
-        if kind == b"eXIf":
-            orientation = _exif_orientation(payload)
-        if kind in _PNG_PIXEL_CHUNKS:
-            kept.append(_png_chunk(kind, payload))
-    alpha = colour_type in _PNG_ALPHA_TYPES
-    return EncodedImage("PNG", width, height, orientation, alpha, 1, b"".join(kept))
+    return width, height, colour_type
+
+
+def _check_png_chunk(kind: bytes, payload: bytes, colour_type: int) -> None:
+    if kind == b"acTL":
+        raise ImageRefusedError("unsupported_format", "animated PNG")
+    if kind == b"tRNS" and (colour_type != _PNG_PALETTE or min(payload, default=255) < 255):
+        raise ImageRefusedError("wrong_mode", "PNG with a transparent colour: flatten it")
+    if kind[:1].isupper() and kind not in _PNG_PIXEL_CHUNKS:
+        detail = f"PNG that cannot be read without its {kind.decode()} chunk"
+        raise ImageRefusedError("unsupported_format", detail)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -302,9 +324,42 @@ def _png_chunk(kind: bytes, payload: bytes) -> bytes:
     return b"".join((struct.pack(">I", len(payload)), kind, payload, struct.pack(">I", checksum)))
 
 
-# EXIF (CIPA DC-008), of which only the orientation is read
+def png_inflates_beyond(png: bytes, most: int) -> bool:
+    """Tell whether the pixel data of a PNG, decompressed, is longer than a number of bytes.
 
-_ORIENTATION_TAG, _SHORT = 0x0112, 3
+    Decoders go on to decompress what follows the last row, a thousand times as long as the file.
+
+    Args:
+        png: as `EncodedImage.pixels`.
+        most: bytes; no more are decompressed, and few of them are in memory at once.
+    """
+    spare = most
+    for inflated in _inflated_lengths(png):
+        spare -= inflated
+        if spare < 0:
+            return True
+    return False
+
+
+def _inflated_lengths(png: bytes) -> Iterator[int]:
+    inflater = zlib.decompressobj()
+    for kind, payload in _png_chunks(png):
+        for start in range(0, len(payload) if kind == b"IDAT" else 0, _DEFLATED_AT_ONCE):
+            rest = payload[start : start + _DEFLATED_AT_ONCE]
+            while rest and not inflater.eof:
+                try:
+                    yield len(inflater.decompress(rest, _INFLATED_AT_ONCE))
+                except zlib.error:
+                    return
+                rest = inflater.unconsumed_tail
+
+
+# EXIF (CIPA DC-008), of which only the orientation is read. The first one counts where a file
+# has several. The type should be SHORT; writers of LONG exist.
+
+_EXIF = b"Exif\0\0"
+_ORIENTATION_TAG = 0x0112
+_INTEGERS = {3: "H", 4: "I"}
 
 
 def _exif_orientation(tiff: bytes) -> int:
@@ -316,10 +371,10 @@ def _exif_orientation(tiff: bytes) -> int:
         (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
         (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
         for index in range(entries):
-            tag, kind, count, value = struct.unpack_from(
-                f"{order}HHIH", tiff, directory + 2 + 12 * index
-            )
-            if (tag, kind, count) == (_ORIENTATION_TAG, _SHORT, 1):
+            entry = directory + 2 + 12 * index
+            tag, kind, count = struct.unpack_from(f"{order}HHI", tiff, entry)
+            if tag == _ORIENTATION_TAG and kind in _INTEGERS and count == 1:
+                (value,) = struct.unpack_from(order + _INTEGERS[kind], tiff, entry + 8)
                 return value if 1 <= value <= 8 else 1
     except struct.error:
         return 1

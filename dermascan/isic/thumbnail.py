@@ -32,6 +32,7 @@ def make_thumbnail(path: Path) -> bytes:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path.name} cannot be read as an image: {error}") from error
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.info.clear()  # Pillow would write the original's comment into the copy
     content = b""
     for quality in QUALITIES:
         buffer = io.BytesIO()

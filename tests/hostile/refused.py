@@ -4,15 +4,13 @@ Generated, small, and the same on every call.
 """
 
 import functools
-import io
 import struct
 import zlib
 
 import numpy as np
 from PIL import Image
 
-PNG_START = b"\x89PNG\r\n\x1a\n"
-WIDTH, HEIGHT = 120, 90
+from hostile.samples import HEIGHT, WIDTH, encoded, photograph, png, png_of_chunks
 
 EXPECTED: dict[str, str] = {
     "empty": "empty",
@@ -48,36 +46,6 @@ EXPECTED: dict[str, str] = {
     "tiny_png": "too_small",
     "ribbon_png": "extreme_aspect",
 }
-
-
-def photograph(width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> Image.Image:
-    """Return a smooth coloured RGB image that is different in every corner."""
-    coarse = np.random.default_rng(seed).integers(20, 236, (5, 6, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
-    """Return an image as a file of the named format."""
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def png_chunk(kind: bytes, payload: bytes) -> bytes:
-    """Return one PNG chunk with its length and checksum."""
-    checksum = struct.pack(">I", zlib.crc32(kind + payload))
-    return struct.pack(">I", len(payload)) + kind + payload + checksum
-
-
-def png(width: int, height: int, bits: int, colour_type: int, rows: bytes) -> bytes:
-    """Return a PNG of the given filtered rows."""
-    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
-    return png_of_chunks((b"IHDR", header), (b"IDAT", zlib.compress(rows)))
-
-
-def png_of_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
-    """Return a PNG of the given chunks, and its end chunk."""
-    return PNG_START + b"".join(png_chunk(*chunk) for chunk in (*chunks, (b"IEND", b"")))
 
 
 @functools.cache
