@@ -29,9 +29,9 @@ class StoragePatience(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    connect_seconds: float = Field(5.0, gt=0)
-    request_seconds: float = Field(60.0, gt=0)
-    retry_seconds: float = Field(180.0, ge=0)
+    connect_seconds: float = Field(default=5.0, gt=0)
+    request_seconds: float = Field(default=60.0, gt=0)
+    retry_seconds: float = Field(default=180.0, ge=0)
 
 
 class StorageSettings(BaseModel):

@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from uuid import uuid4
 
 import obstore
-from botocore.exceptions import ClientError
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from dermascan.errors import ConflictError, InputError, NotFoundError, TransientError
 from dermascan.fingerprint import Plain, canonical_json, sha256_hex
 from dermascan.settings import StorageSettings
-from dermascan.storage_calls import Caller, CorruptBytesError, read_until_sound
+from dermascan.storage_calls import Caller, CorruptBytesError, read_until_sound, refusal
 from dermascan.storage_clients import boto3_client, obstore_can_name, obstore_client
 
 if TYPE_CHECKING:
@@ -192,15 +191,15 @@ class Store:
 
     def list_dated(self, prefix: str) -> Iterator[tuple[ObjectInfo, datetime]]:
         """Yield the objects under a prefix, each with the time of its last change (UTC)."""
-        token = None
+        token: str | None = None
         while True:
-            page = self._call(lambda at=token: self._page(prefix, at), prefix, "list")  # type: ignore[misc]  # default binds the loop variable
+            page = self._call(partial(self._page, prefix, token), prefix, "list")
             for entry in page.get("Contents", []):
                 found = ObjectInfo(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
                 yield found, entry["LastModified"]
-            token = page.get("NextContinuationToken")
-            if token is None:
+            if not page["IsTruncated"]:
                 return
+            token = page["NextContinuationToken"]
 
     def unfinished_uploads(self) -> Iterator[UnfinishedUpload]:
         """Yield the uploads in parts that were neither completed nor given up."""
@@ -342,10 +341,10 @@ class Store:
         return _Found.of(obstore.get(self._objects, key, options={"range": span}))
 
     def _page(self, prefix: str, token: str | None) -> "ListObjectsV2OutputTypeDef":
-        further = {} if token is None else {"ContinuationToken": token}
-        return self._s3.list_objects_v2(
-            Bucket=self.bucket, Prefix=prefix, MaxKeys=PAGE_KEYS, **further
+        ask = partial(
+            self._s3.list_objects_v2, Bucket=self.bucket, Prefix=prefix, MaxKeys=PAGE_KEYS
         )
+        return ask() if token is None else ask(ContinuationToken=token)
 
     def _put(self, key: str, data: bytes | Path, content_type: str) -> str:
         attributes = _attributes(data, content_type)
@@ -399,12 +398,8 @@ class Store:
             Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
         )
         for failure in answer.get("Errors", []):  # the answer as a whole is 200
-            code = failure.get("Code", "")
-            status = 403 if code == "AccessDenied" else 500
-            raise ClientError(
-                {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}},
-                f"delete {failure.get('Key')}",
-            )
+            code, address = failure.get("Code", ""), self.address(failure.get("Key", ""))
+            raise refusal(code, 403 if code == "AccessDenied" else 500, code, address)
 
     def _create_bucket(self) -> None:
         try:

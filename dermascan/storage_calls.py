@@ -138,7 +138,7 @@ def translated(error: Exception, address: str) -> Exception:
     if isinstance(error, ClientError):
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return _refusal(code, status, f"{code or status}", address)
+        return refusal(code, status, f"{code or status}", address)
     if isinstance(error, FileNotFoundError | BaseError):
         return _from_obstore(error, address)
     if isinstance(error, BotoCoreError | ResponseParserError):
@@ -153,19 +153,15 @@ def denied(address: str, code: str) -> InputError:
     return InputError(f"{address}: access denied ({code}): check the connection's keys and policy")
 
 
-def _from_obstore(error: FileNotFoundError | BaseError, address: str) -> Exception:
-    text = str(error)
-    code, status = _CODE.search(text), _STATUS.search(text)
-    name = code.group(1) if code else ""
-    if isinstance(error, FileNotFoundError) and name != "NoSuchUpload":
-        return NotFoundError(f"{address} does not exist" + (f" ({name})" if name else ""))
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-        return denied(address, name or type(error).__name__)
-    number = int(status.group(1)) if status else 0
-    return _refusal(name, number, f"{name} {_first_line(error)}".strip(), address)
+def refusal(code: str, status: int, summary: str, address: str) -> DermaScanError:
+    """Return the error for what S3 answered.
 
-
-def _refusal(code: str, status: int, summary: str, address: str) -> Exception:
+    Args:
+        code: S3's word for it, such as `AccessDenied`.
+        status: of HTTP.
+        summary: for the message.
+        address: the object that it is about, for messages.
+    """
     if code in _PASSING_REFUSALS:
         return TransientError(f"object storage failed: {summary}")
     if code in _ABSENT:
@@ -175,6 +171,18 @@ def _refusal(code: str, status: int, summary: str, address: str) -> Exception:
     if 400 <= status < 500 and status not in {408, 409, 425, 429}:
         return InputError(f"{address}: the request was refused ({summary})")
     return TransientError(f"object storage failed: {summary}")
+
+
+def _from_obstore(error: FileNotFoundError | BaseError, address: str) -> Exception:
+    text = str(error)
+    code, status = _CODE.search(text), _STATUS.search(text)
+    name = code.group(1) if code else ""
+    if isinstance(error, FileNotFoundError) and name != "NoSuchUpload":
+        return NotFoundError(f"{address} does not exist" + (f" ({name})" if name else ""))
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return denied(address, name or type(error).__name__)
+    number = int(status.group(1)) if status else 0
+    return refusal(name, number, f"{name} {_first_line(error)}".strip(), address)
 
 
 def _first_line(error: Exception) -> str:

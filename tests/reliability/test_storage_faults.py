@@ -1,5 +1,6 @@
 """Every operation of the store through every fault that a network or a server can show."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +13,8 @@ from reliability.fault_proxy import Fault, FaultProxy
 from dermascan.errors import ConflictError
 from dermascan.fingerprint import sha256_hex
 from dermascan.storage import Store
+
+logger = logging.getLogger(__name__)
 
 DATA = bytes(range(256)) * 40
 LARGE = bytes(range(251)) * 800  # a little over three parts of 64 KiB
@@ -152,6 +155,7 @@ def test_operation_when_any_of_its_requests_meets_a_fault_ends_as_without(
     expected = outcome(operation, store, faulty, "calm/", tmp_path)
     requests = len(proxy.seen)
     assert requests
+    struck = 0
     for fault, index in product(FAULTS, range(requests)):
         if (name, fault) in UNKNOWABLE:
             continue
@@ -160,3 +164,5 @@ def test_operation_when_any_of_its_requests_meets_a_fault_ends_as_without(
         found = outcome(operation, store, faulty, f"{fault}-{index}/", tmp_path)
         assert (fault, index, found) == (fault, index, expected)
         assert proxy.struck == 1
+        struck += 1
+    logger.info("%s: %d of its exchanges struck", name, struck)
