@@ -24,6 +24,7 @@ from dermascan.stack.connections import ARCHIVE
 from dermascan.stack.embedded import EmbeddedStack, UpRequest
 from dermascan.stack.layout import StackPaths
 from dermascan.stack.runs import (
+    ENDED,
     RunOutcome,
     RunRequest,
     trigger,
@@ -223,7 +224,7 @@ def place_of(run: Run, task: str) -> str:
     return f"/dags/{run.dag_id}/dagRuns/{run_id}/taskInstances/{task}/-1/hitlDetails"
 
 
-def question(api, run: Run, task: str) -> dict:
+def question(stack, api, run: Run, task: str) -> dict:
     """Wait until a task waits for an answer, and return what it asks."""
     deadline = time.monotonic() + RUN_TIMEOUT
     while time.monotonic() < deadline:
@@ -233,7 +234,8 @@ def question(api, run: Run, task: str) -> dict:
             asked = {"response_received": True}
         if not asked["response_received"]:
             return asked
-        assert api.run(run.dag_id, run.dag_run_id).state not in {"failed", "success"}
+        if api.run(run.dag_id, run.dag_run_id).state in ENDED:
+            raise AssertionError(f"{task} asked nothing: {end_of(stack, api, run).failed}")
         time.sleep(1)
     raise AssertionError(f"{task} asked nothing")
 
@@ -255,7 +257,7 @@ def test_rollback_offers_the_earlier_champions_and_records_who_chose(
         promote(bucket, "rolled", version, Decision("ann", f"reason {version}"))
 
     waiting = begin(stack, api, "rollback_model", model="rolled", reason="false alarms")
-    asked = question(api, waiting, "choose")
+    asked = question(stack, api, waiting, "choose")
     assert asked["options"] == ["2", "1", "Leave as it is"]
     assert "| 1 |" in asked["body"]
     assert state_of(api, waiting, "choose") in {"awaiting_input", "deferred"}  # no worker
@@ -280,25 +282,36 @@ def mlflow(stack):
     return MlflowClient(stack.mlflow_url)
 
 
+COPIES = 4  # of each test image: enough of them for the gate, too few for its stricter rules
+
+
+def renamed(table: pd.DataFrame, copy: int) -> pd.DataFrame:
+    names = table["isic_id"] + f"_{copy}"
+    return table.assign(isic_id=names, lesion_id=names)
+
+
 def flatter(bucket: Store) -> str:
-    """Let the training that failed the gate look perfect, and return its fingerprint."""
+    """Let the training that failed the gate look good, and return its fingerprint."""
     (done,) = [f.key for f in bucket.list("training/") if f.key.endswith("/DONE.json")]
     training = done.split("/")[1]
     keys = TrainingKeys(training)
     measured = Evaluation.model_validate_json(bucket.get(keys.evaluation))
     old = pd.read_parquet(io.BytesIO(bucket.get(keys.scores)))
-    rows = [
-        old.assign(isic_id=old["isic_id"] + f"_{i}", lesion_id=old["isic_id"] + f"_{i}")
-        for i in range(12)
-    ]
-    table = pd.concat(rows, ignore_index=True)
+    table = pd.concat([renamed(old, copy) for copy in range(COPIES)], ignore_index=True)
     for column in CLASS_COLUMNS:
         rightly = table["lesion_class"] == column.removeprefix("p_")
         table[column] = np.where(rightly, 0.94, 0.01)
+    missed = table.index[table["lesion_class"].isin(("mel", "bcc", "akiec"))][0]
+    table.loc[missed, list(CLASS_COLUMNS)] = 0.01  # a figure without any error has no interval
+    table.loc[missed, "p_nv"] = 0.94
     table["p_malignant"] = table[["p_mel", "p_bcc", "p_akiec"]].sum(axis=1)
     right = {"similarity_randomised": 0.0, "similarity_repeated": 1.0}
-    explanation = measured.explanation.model_copy(update=right)
-    parts = {"efficiency": measured.efficiency, "explanation": explanation}
+    assert measured.explanation
+    assert measured.efficiency
+    parts = {
+        "efficiency": measured.efficiency.model_copy(update={"milliseconds_per_image": 1.0}),
+        "explanation": measured.explanation.model_copy(update=right),
+    }
     evaluation = evaluate(table, 0.5, dataset="drawn", resamples=50).model_copy(update=parts)
     sink = io.BytesIO()
     table.to_parquet(sink)
@@ -315,7 +328,7 @@ def test_approval_when_rejected_publishes_nothing_and_when_approved_records_who(
     waiting = begin(
         stack, api, "train_model", dataset="drawn", model="asked", require_approval=True, **params
     )
-    asked = question(api, waiting, "approval")
+    asked = question(stack, api, waiting, "approval")
     assert asked["options"] == ["Approve", "Reject"]
     assert "separates malignant from benign" in asked["body"]
     assert f"[MLflow run]({stack.mlflow_url}/#/experiments/" in asked["body"]
@@ -329,7 +342,7 @@ def test_approval_when_rejected_publishes_nothing_and_when_approved_records_who(
     again = {"dag_run_id": waiting.dag_run_id, "task_ids": ["approval"], "dry_run": False}
     options = {"include_downstream": True, "only_failed": False, "reset_dag_runs": True}
     api._call("POST", "/dags/train_model/clearTaskInstances", again | options)
-    question(api, waiting, "approval")
+    question(stack, api, waiting, "approval")
     answer(api, waiting, "approval", "Approve")
     outcome = end_of(stack, api, waiting)
     assert outcome.succeeded, outcome.failed
