@@ -104,19 +104,21 @@ class Demo:
     def _keep_reports(self, session: Session) -> list[DemoReport]:
         from dermascan.inference import resolve  # noqa: PLC0415  # pandas, only here
         from dermascan.layout import ModelKeys  # noqa: PLC0415  # likewise
-        from dermascan.registry import ModelReference, require_champion  # noqa: PLC0415  # likewise
+        from dermascan.registry import ModelReference, read_file, require_champion  # noqa: PLC0415  # likewise
 
         store = session.store()
         version = require_champion(store, NAME).version
         address = f"s3://{INBOX_BUCKET}/{INBOX_PREFIX}"
         predictions = resolve(store, address, ModelReference(NAME, str(version))).output
-        keys = {
-            "evaluation": f"{ModelKeys(NAME).version(version)}report.html",
-            "predictions": f"{predictions}report.html",
-        }
-        return [self._keep(store, title, key) for title, key in keys.items()]
+        evaluation = read_file(store, NAME, version, "report.html")
+        place = store.address(ModelKeys(NAME).version(version))
+        scored = store.get(f"{predictions}report.html")
+        return [
+            self._keep("evaluation", f"{place}report.html", evaluation),
+            self._keep("predictions", store.address(f"{predictions}report.html"), scored),
+        ]
 
-    def _keep(self, store: "Store", title: str, key: str) -> DemoReport:
+    def _keep(self, title: str, address: str, body: bytes) -> DemoReport:
         path = self._folder / f"{title}.html"
-        path.write_bytes(store.get(key))
-        return DemoReport(f"{title} report (also {store.address(key)})", path)
+        path.write_bytes(body)
+        return DemoReport(f"{title} report (also {address})", path)

@@ -168,9 +168,12 @@ def predict(store: Store, plan: BatchPlan, shard: int) -> bool:
     if store.exists(plan.success_key) or store.exists(scores_key):
         logger.info("shard %d is scored already, nothing to do", shard)
         return False
+    body = store.get_if_present(plan.staged("objects", shard, ".jsonl"))
+    if body is None:
+        _require_finished(store, plan)
+        return False
     from dermascan.model.savedmodel import load_scorer  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
-    body = store.get(plan.staged("objects", shard, ".jsonl"))
     objects = [ObjectInfo(**json.loads(line)) for line in body.splitlines()]
     with tempfile.TemporaryDirectory() as folder:
         scorer = load_scorer(fetch_version(store, plan.model, plan.version, Path(folder)))
@@ -179,6 +182,17 @@ def predict(store: Store, plan: BatchPlan, shard: int) -> bool:
         write_predictions(path, rows)
         store.put_file(scores_key, path)
     return True
+
+
+def _require_finished(store: Store, plan: BatchPlan) -> None:
+    """Accept that a shard is gone if a run of the same plan ended meanwhile and cleared it.
+
+    Raises:
+        NotFoundError: none did.
+    """
+    if not store.exists(plan.success_key):
+        raise NotFoundError(f"the shards of run {plan.run} are gone: trigger batch_inference again")
+    logger.info("run %s was completed meanwhile, nothing to do", plan.run)
 
 
 def score_objects(
@@ -271,10 +285,37 @@ def write_predictions(path: Path, tables: Iterable[pd.DataFrame]) -> None:
 
 def summarise(store: Store, plan: BatchPlan) -> BatchSummary:
     """Merge the shards into Parquet, CSV and an HTML report, and mark the run complete."""
-    if store.exists(plan.success_key):
-        logger.info("run %s is complete already, nothing to do", plan.run)
+    done = _summary_if_complete(store, plan)
+    if done is not None:
         _delete_staging(store, plan)  # in case the run was interrupted before it did
-        return BatchSummary(**store.get_json(plan.success_key))  # type: ignore[arg-type]  # written below
+        return done
+    try:
+        summary = _write_results(store, plan)
+    except NotFoundError:
+        done = _summary_if_complete(store, plan)  # by a twin, which cleared what was missed
+        if done is None:
+            raise
+        summary = done
+    _delete_staging(store, plan)
+    logger.info(
+        "%d scored (%d labelled malignant), %d rejected; results under %s",
+        summary.scored,
+        summary.malignant,
+        summary.rejected,
+        store.address(plan.output),
+    )
+    return summary
+
+
+def _summary_if_complete(store: Store, plan: BatchPlan) -> BatchSummary | None:
+    body = store.get_if_present(plan.success_key)
+    if body is None:
+        return None
+    logger.info("run %s is complete already, nothing to do", plan.run)
+    return BatchSummary(**json.loads(body))
+
+
+def _write_results(store: Store, plan: BatchPlan) -> BatchSummary:
     with tempfile.TemporaryDirectory() as folder:
         table = _merge(store, plan, Path(folder))
         store.put_file(f"{plan.output}predictions.parquet", Path(folder) / "predictions.parquet")
@@ -285,14 +326,6 @@ def summarise(store: Store, plan: BatchPlan) -> BatchSummary:
     store.put(f"{plan.output}report.html", report.encode(), "text/html; charset=utf-8")
     summary = _summary(plan, table)
     store.put_json(plan.success_key, asdict(summary))
-    _delete_staging(store, plan)
-    logger.info(
-        "%d scored (%d labelled malignant), %d rejected; results under %s",
-        summary.scored,
-        summary.malignant,
-        summary.rejected,
-        store.address(plan.output),
-    )
     return summary
 
 

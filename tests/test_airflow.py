@@ -1,23 +1,39 @@
 """The project's DAGs in a real Airflow: what its users see when things go right and wrong."""
 
+import io
 import json
 import time
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+import pandas as pd
 import pytest
 from archives import row, serving, write_folder
 from stacks import free_ports
 
 from dermascan.dataset import read_pointer
-from dermascan.errors import InputError
+from dermascan.errors import InputError, NotFoundError, TransientError
+from dermascan.evaluation import CLASS_COLUMNS, Evaluation, evaluate
 from dermascan.isic.synthetic import write_archive
+from dermascan.layout import TrainingKeys
+from dermascan.registry import Decision, history, promote
 from dermascan.stack import ports
+from dermascan.stack.airflow_api import Run
 from dermascan.stack.connections import ARCHIVE
 from dermascan.stack.embedded import EmbeddedStack, UpRequest
 from dermascan.stack.layout import StackPaths
-from dermascan.stack.runs import RunOutcome, RunRequest, trigger_and_wait
+from dermascan.stack.runs import (
+    ENDED,
+    RunOutcome,
+    RunRequest,
+    trigger,
+    trigger_and_wait,
+    wait_for_dag,
+    watch,
+)
 from dermascan.storage import Store
+from dermascan.versions import publish_version
 
 PROJECT = Path(__file__).parents[1]
 RUN_TIMEOUT = 400
@@ -190,3 +206,148 @@ def test_connections_are_in_the_metadata_database_without_secrets_in_sight(stack
     assert json.loads(known.extra)["service_config"]["s3"]["bucket_name"] == "dermascan"
     secret = stack.storage_settings().secret_access_key.get_secret_value()
     assert secret not in known.model_dump_json()
+
+
+# What waits for a person
+
+
+def begin(stack, api, dag_id: str, **conf) -> Run:
+    return trigger(api, wait_for_dag(api, dag_id, stack.since("dag-processor")), conf)
+
+
+def end_of(stack, api, run: Run) -> RunOutcome:
+    return watch(api, run, Silent(), check=stack.require_running, timeout=RUN_TIMEOUT)
+
+
+def place_of(run: Run, task: str) -> str:
+    run_id = quote(run.dag_run_id)
+    return f"/dags/{run.dag_id}/dagRuns/{run_id}/taskInstances/{task}/-1/hitlDetails"
+
+
+def question(stack, api, run: Run, task: str) -> dict:
+    """Wait until a task waits for an answer, and return what it asks."""
+    deadline = time.monotonic() + RUN_TIMEOUT
+    while time.monotonic() < deadline:
+        try:
+            asked = api._call("GET", place_of(run, task))
+        except NotFoundError:
+            asked = {"response_received": True}
+        if not asked["response_received"]:
+            return asked
+        if api.run(run.dag_id, run.dag_run_id).state in ENDED:
+            raise AssertionError(f"{task} asked nothing: {end_of(stack, api, run).failed}")
+        time.sleep(1)
+    raise AssertionError(f"{task} asked nothing")
+
+
+def answer(api, run: Run, task: str, option: str) -> None:
+    api._call("PATCH", place_of(run, task), {"chosen_options": [option], "params_input": {}})
+
+
+def state_of(api, run: Run, task: str) -> str | None:
+    return next(t.state for t in api.tasks(run.dag_id, run.dag_run_id) if t.label == task)
+
+
+def test_rollback_offers_the_earlier_champions_and_records_who_chose(
+    stack, api, run, bucket, tmp_path
+):
+    (tmp_path / "saved_model.pb").write_bytes(b"graph")
+    for version in (1, 2, 3):
+        publish_version(bucket, "rolled", version, tmp_path)
+        promote(bucket, "rolled", version, Decision("ann", f"reason {version}"))
+
+    waiting = begin(stack, api, "rollback_model", model="rolled", reason="false alarms")
+    asked = question(stack, api, waiting, "choose")
+    assert asked["options"] == ["2", "1", "Leave as it is"]
+    assert "| 1 |" in asked["body"]
+    assert state_of(api, waiting, "choose") in {"awaiting_input", "deferred"}  # no worker
+    with pytest.raises((InputError, TransientError)):
+        answer(api, waiting, "choose", "99")
+    answer(api, waiting, "choose", "1")
+    outcome = end_of(stack, api, waiting)
+    assert outcome.succeeded, outcome.failed
+    move = list(history(bucket, "rolled"))[-1]
+    assert (move.version, move.by) == (1, api._username)
+    assert move.reason == f"false alarms (rollback_model/{waiting.dag_run_id})"
+
+    assert run("rollback_model", model="rolled", to_version="previous").succeeded
+    assert [move.version for move in history(bucket, "rolled")] == [1, 2, 3, 1, 3]
+    shown = mlflow(stack).get_model_version_by_alias("rolled", "champion")
+    assert shown.tags["dermascan.version"] == "3"
+
+
+def mlflow(stack):
+    from mlflow import MlflowClient  # noqa: PLC0415  # takes seconds to import
+
+    return MlflowClient(stack.mlflow_url)
+
+
+COPIES = 4  # of each test image: enough of them for the gate, too few for its stricter rules
+
+
+def renamed(table: pd.DataFrame, copy: int) -> pd.DataFrame:
+    names = table["isic_id"] + f"_{copy}"
+    return table.assign(isic_id=names, lesion_id=names)
+
+
+def flatter(bucket: Store) -> str:
+    """Let the training that failed the gate look good, and return its fingerprint."""
+    (done,) = [f.key for f in bucket.list("training/") if f.key.endswith("/DONE.json")]
+    training = done.split("/")[1]
+    keys = TrainingKeys(training)
+    measured = Evaluation.model_validate_json(bucket.get(keys.evaluation))
+    old = pd.read_parquet(io.BytesIO(bucket.get(keys.scores)))
+    table = pd.concat([renamed(old, copy) for copy in range(COPIES)], ignore_index=True)
+    for column in CLASS_COLUMNS:
+        rightly = table["lesion_class"] == column.removeprefix("p_")
+        table[column] = np.where(rightly, 0.94, 0.01)
+    missed = table.index[table["lesion_class"].isin(("mel", "bcc", "akiec"))][0]
+    table.loc[missed, list(CLASS_COLUMNS)] = 0.01  # a figure without any error has no interval
+    table.loc[missed, "p_nv"] = 0.94
+    table["p_malignant"] = table[["p_mel", "p_bcc", "p_akiec"]].sum(axis=1)
+    right = {"similarity_randomised": 0.0, "similarity_repeated": 1.0}
+    assert measured.explanation
+    assert measured.efficiency
+    parts = {
+        "efficiency": measured.efficiency.model_copy(update={"milliseconds_per_image": 1.0}),
+        "explanation": measured.explanation.model_copy(update=right),
+    }
+    evaluation = evaluate(table, 0.5, dataset="drawn", resamples=50).model_copy(update=parts)
+    sink = io.BytesIO()
+    table.to_parquet(sink)
+    bucket.put(keys.scores, sink.getvalue())
+    bucket.put(keys.evaluation, evaluation.model_dump_json().encode())
+    return training
+
+
+def test_approval_when_rejected_publishes_nothing_and_when_approved_records_who(
+    ingested, stack, api, bucket
+):
+    training = flatter(bucket)
+    params = {"architecture": "small_cnn", "epochs": 1, "image_size": "48x64"}
+    waiting = begin(
+        stack, api, "train_model", dataset="drawn", model="asked", require_approval=True, **params
+    )
+    asked = question(stack, api, waiting, "approval")
+    assert asked["options"] == ["Approve", "Reject"]
+    assert "separates malignant from benign" in asked["body"]
+    assert f"[MLflow run]({stack.mlflow_url}/#/experiments/" in asked["body"]
+    answer(api, waiting, "approval", "Reject")
+    outcome = end_of(stack, api, waiting)
+    assert not outcome.succeeded
+    assert states(outcome)["approval"] == "failed"
+    assert states(outcome)["promote"] == "upstream_failed"
+    assert list(bucket.list("models/asked/")) == []
+
+    again = {"dag_run_id": waiting.dag_run_id, "task_ids": ["approval"], "dry_run": False}
+    options = {"include_downstream": True, "only_failed": False, "reset_dag_runs": True}
+    api._call("POST", "/dags/train_model/clearTaskInstances", again | options)
+    question(stack, api, waiting, "approval")
+    answer(api, waiting, "approval", "Approve")
+    outcome = end_of(stack, api, waiting)
+    assert outcome.succeeded, outcome.failed
+    (move,) = history(bucket, "asked")
+    assert move.by == api._username
+    assert move.reason == (
+        f"training run {training} passed the gate, approved in train_model/{waiting.dag_run_id}"
+    )

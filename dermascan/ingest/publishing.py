@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pandas as pd
 
 from dermascan.dataset import MANIFEST_SCHEMA, DatasetPointer, manifest_fingerprint, publish
-from dermascan.errors import InputError, PermanentError
+from dermascan.errors import InputError, NotFoundError, PermanentError
 from dermascan.fingerprint import canonical_json, fingerprint
 from dermascan.ingest.staging import (
     IndexEntry,
@@ -39,10 +39,29 @@ def publish_manifest(
     Raises:
         PermanentError: more images failed than allowed; the message names them.
     """
+    done = _published_before(store, ingest_plan)
+    if done is not None:
+        return done
+    try:
+        return _publish_shards(store, client, ingest_plan, max_failed_share)
+    except NotFoundError:
+        done = _published_before(store, ingest_plan)  # by a twin, which cleared what was missed
+        if done is None:
+            raise
+        return done
+
+
+def _published_before(store: Store, ingest_plan: IngestPlan) -> DatasetPointer | None:
     note_key = DatasetKeys(ingest_plan.dataset).published(ingest_plan.plan)
-    if not store.exists(ingest_plan.key("records", 0, ".jsonl")) and store.exists(note_key):
-        logger.info("published already, nothing to do")
-        return DatasetPointer(**store.get_json(note_key))  # type: ignore[arg-type]  # written below
+    if store.exists(ingest_plan.key("records", 0, ".jsonl")) or not store.exists(note_key):
+        return None
+    logger.info("published already, nothing to do")
+    return DatasetPointer(**store.get_json(note_key))  # type: ignore[arg-type]  # written below
+
+
+def _publish_shards(
+    store: Store, client: IsicClient, ingest_plan: IngestPlan, max_failed_share: float
+) -> DatasetPointer:
     rows: list[dict[str, object]] = []
     refused: list[IndexEntry] = []
     failed: list[IndexEntry] = []
@@ -70,6 +89,7 @@ def publish_manifest(
     )
     _store_companions(store, client, pointer, manifest)
     moved = publish(store, pointer, manifest)
+    note_key = DatasetKeys(ingest_plan.dataset).published(ingest_plan.plan)
     store.put_json(note_key, pointer.as_plain())
     staging = DatasetKeys(ingest_plan.dataset).plan(ingest_plan.plan)
     store.delete([found.key for found in store.list(staging)])

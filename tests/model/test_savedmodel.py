@@ -6,6 +6,7 @@ from dermascan.imaging import ImageSize, Preprocessing, prepare
 from dermascan.learning.network import NetworkSpec, build_network
 from dermascan.model.calibration import Calibration, apply
 from dermascan.model.ensemble import TestTimeViews
+from dermascan.model.golden import require_golden
 from dermascan.model.savedmodel import ModelMetadata, export, load_scorer, read_metadata
 
 SIZE = ImageSize(24, 32)
@@ -90,6 +91,15 @@ def test_loaded_ensemble_scores_as_its_networks_on_all_mirrorings(networks, ense
     np.testing.assert_allclose(scores.probabilities, expected, atol=1e-5)
     np.testing.assert_allclose(scores.p_malignant, expected[:, MALIGNANT].sum(axis=1), atol=1e-5)
     assert scores.embedding.shape == (37, 128)
+
+
+def test_export_leaves_golden_images_that_a_loaded_copy_scores_as_the_networks_did(
+    folder, scorer, ensemble
+):
+    require_golden(folder, scorer.score, "the copy")
+
+    with pytest.raises(IntegrityError, match="another model scores its golden images differently"):
+        require_golden(folder, ensemble.score, "another model")
 
 
 def test_score_when_batches_differ_gives_the_same(ensemble):
