@@ -21,8 +21,8 @@ from dermascan.storage import PART_BYTES, Store
 
 IMAGES = 32
 ALL = os.environ.get("DERMASCAN_CRASH_SWEEP") == "all"
-SLOW = {"train": 1, "evaluate": 1, "gate": 1, "predict": 1, "promote": 3, "validate": 1}
-MOST = 4
+SLOW = {"train": 1, "evaluate": 1, "gate": 1, "predict": 1, "promote": 2, "validate": 1}
+MOST = 3
 WAIT_FOR_A_PERSON = {"train_model.approval", "rollback_model.choose"}
 GATE = """
 rules:
