@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from reliability.task_runner import Ended, Order, TaskRunner
 from dermascan.fingerprint import sha256_hex
 from dermascan.registry import (
     Decision,
+    claim_version,
     fetch_version,
     promote,
     publish_version,
@@ -26,11 +28,12 @@ PARAMS: dict[str, dict[str, Any]] = {
         "dataset": "drawn",
         "image_size": "32x48",
         "architecture": "small_cnn",
+        "networks": 1,
         "epochs": 2,
         "batch_size": 8,
     },
     "batch_inference": {"prefix": "incoming/"},
-    "rollback_model": {},
+    "rollback_model": {"to_version": "previous"},
 }
 
 
@@ -134,21 +137,22 @@ def images_arrive(store: Store) -> None:
 
 
 def another_champion(store: Store) -> None:
-    """Publish the champion's files as a later version, and make that champion by hand."""
-    copy_champion(store, MODEL, 1)
+    """Make a later version of the champion's files champion, by hand."""
+    copy_champion(store, MODEL, datetime(2026, 1, 2, tzinfo=UTC))
 
 
 def champion_of_another_name(store: Store) -> None:
-    """Publish the champion's files under the other name, and make that champion by hand."""
-    copy_champion(store, OTHER_MODEL, 0)
+    """Make an earlier version, of the champion's files, champion of the other name, by hand."""
+    copy_champion(store, OTHER_MODEL, datetime(2025, 12, 31, tzinfo=UTC))
 
 
-def copy_champion(store: Store, model: str, later: int) -> None:
+def copy_champion(store: Store, model: str, now: datetime) -> None:
     first = require_champion(store, MODEL).version
+    version = claim_version(store, model, "by hand", now)
     with tempfile.TemporaryDirectory() as folder:
         fetch_version(store, MODEL, first, Path(folder))
-        publish_version(store, model, first + later, Path(folder))
-    promote(store, model, first + later, Decision("somebody", "by hand"))
+        publish_version(store, model, version, Path(folder))
+    promote(store, model, version, Decision("somebody", "by hand"))
 
 
 DOWNLOAD, UPLOAD = "shard.download_from_isic", "shard.upload_to_s3"
@@ -173,7 +177,9 @@ TASKS = (
     DagTask("batch_inference", "resolve", prepare=images_arrive),
     DagTask("batch_inference", "predict", takes="resolve", mapped=True),
     DagTask("batch_inference", "summarise", takes="resolve"),
-    DagTask("rollback_model", "rollback", prepare=another_champion),
+    DagTask("rollback_model", "decide"),
+    DagTask("rollback_model", "offer", prepare=another_champion),
+    DagTask("rollback_model", "rollback"),
     DagTask(
         "train_model",
         "gate",

@@ -78,8 +78,8 @@ class KillingProxy(socketserver.ThreadingTCPServer):
         if self._kill != Kill(len(self.calls), moment):  # type: ignore[arg-type]  # one of the two
             return False
         assert self._known.wait(SECONDS_TO_LEARN_THE_VICTIM)
+        self.killed = True  # before the victim's end can be noticed
         os.kill(self._victim, signal.SIGKILL)
-        self.killed = True
         return True
 
 

@@ -7,6 +7,7 @@ from reliability.dag_tasks import Chain, Stage
 from reliability.killing_proxy import Kill
 from reliability.objects import differences, go_back, state, take, torn
 from reliability.readers import broken_promises
+from reliability.task_runner import TaskFailedError
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,11 @@ def sweep(
         if left in sound:
             continue
         found = _wrong_in_between(chain, stage)
-        chain.runner.run(stage.order, broken=broken)
-        found += _wrong_in_the_end(chain, stage)
+        try:
+            chain.runner.run(stage.order, broken=broken)
+            found += _wrong_in_the_end(chain, stage)
+        except TaskFailedError as error:
+            found.append(f"the next try fails: {error}")
         yield from (Finding(kill, named, what) for what in found)
         if not found:
             sound.add(left)

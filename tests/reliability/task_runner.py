@@ -105,8 +105,8 @@ class TaskRunner:
             raise TaskFailedError(f"{order.get('task', kind)} ended with {status}:\n{self._tail()}")
         return Ended(False, json.loads(result), calls)
 
-    def tasks(self) -> dict[str, dict[str, str]]:
-        """Return the module of each task of each DAG."""
+    def tasks(self) -> dict[str, bool]:
+        """Say of each task, named `dag.task`, whether it has a body, see `task_worker`."""
         return self._answer("describe")
 
     def digest(self, folder: Path) -> dict[str, str]:

@@ -65,14 +65,12 @@ def body_of(operator: Any) -> Any:
     return partial.get("python_callable") or getattr(operator, "python_callable", None)
 
 
-def describe() -> dict[str, dict[str, str]]:
-    """Return the module that each task of each DAG comes from."""
+def describe() -> dict[str, bool]:
+    """Say of each task of each DAG whether it has a body, or only waits for a person."""
     return {
-        dag_id: {
-            task.task_id: getattr(body_of(task) or type(task), "__module__", "")
-            for task in dag_of(dag_id).tasks
-        }
+        f"{dag_id}.{task.task_id}": body_of(task) is not None
         for dag_id in dag_ids()
+        for task in dag_of(dag_id).tasks
     }
 
 

@@ -21,8 +21,9 @@ from dermascan.storage import PART_BYTES, Store
 
 IMAGES = 32
 ALL = os.environ.get("DERMASCAN_CRASH_SWEEP") == "all"
-SLOW = {"train": 1, "evaluate": 1, "gate": 1, "predict": 1, "promote": 3, "validate": 1}
-MOST = 4
+SLOW = {"train": 1, "evaluate": 1, "gate": 1, "predict": 1, "promote": 2, "validate": 1}
+MOST = 3
+WAIT_FOR_A_PERSON = {"train_model.approval", "rollback_model.choose"}
 GATE = """
 rules:
   - name: enough images
@@ -54,13 +55,12 @@ def chain(storage_settings, tmp_path_factory):
 
 
 def test_every_task_of_every_dag_is_swept(chain):
-    tasks = {
-        f"{dag}.{t}": m for dag, found in chain.runner.tasks().items() for t, m in found.items()
-    }
-    ours = {name for name, module in tasks.items() if not module.startswith("airflow.")}
+    tasks = chain.runner.tasks()
 
-    assert ours == {f"{task.dag}.{task.task}" for task in TASKS}
-    assert tasks.keys() - ours == {"train_model.approval"}, "whose body is Airflow's own"
+    assert {name for name, has_body in tasks.items() if has_body} == {
+        f"{task.dag}.{task.task}" for task in TASKS
+    }
+    assert {name for name, has_body in tasks.items() if not has_body} == WAIT_FOR_A_PERSON
 
 
 @pytest.mark.parametrize("name", [task.name for task in TASKS])
