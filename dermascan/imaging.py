@@ -320,7 +320,7 @@ def _ended_early(encoded: EncodedImage, stored: NDArray[np.uint8]) -> bool:
     if encoded.scans == 1:
         means = _pillow_digest(encoded.pixels, divisor=8)
         return not all(_decodes_to(jpeg, means, divisor=8) for jpeg in probed)
-    expected = hashlib.sha256(stored).hexdigest()
+    expected = hashlib.sha256(stored.data).hexdigest()
     if all(_decodes_to(jpeg, expected) for jpeg in probed):
         return False
     # Two builds of libjpeg need not agree: what differs must differ within one of them.
