@@ -165,7 +165,9 @@ def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> NDArray[np.uin
     Accepted: 8 bits a channel or fewer; gray, RGB or palette; an alpha channel only if it is
     opaque. The orientation of EXIF is applied, exactly once; no other metadata has any effect,
     colour profiles included. Bytes after the end of the image are ignored. No pixel is decoded
-    before size and structure have passed.
+    before size, structure and amount of data have passed: besides `limits`, a JPEG in several
+    scans may have 300 million pixels in all of them together, and the data of a PNG may be twice
+    as long as its rows.
 
     Data that libjpeg would silently replace by gray, because a file that was cut off had an end
     marker put behind it, is found except in the very last block. Wrong but well-formed data
@@ -320,7 +322,7 @@ def _ended_early(encoded: EncodedImage, stored: NDArray[np.uint8]) -> bool:
     if encoded.scans == 1:
         means = _pillow_digest(encoded.pixels, divisor=8)
         return not all(_decodes_to(jpeg, means, divisor=8) for jpeg in probed)
-    expected = hashlib.sha256(stored).hexdigest()
+    expected = hashlib.sha256(stored.data).hexdigest()
     if all(_decodes_to(jpeg, expected) for jpeg in probed):
         return False
     # Two builds of libjpeg need not agree: what differs must differ within one of them.

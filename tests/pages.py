@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
+from lxml import etree, html
 from scored_tables import scored_table
 
 from dermascan.evaluation import (
@@ -17,7 +18,23 @@ from dermascan.evaluation import (
 )
 
 HOSTILE = "<script>alert('x')</script>&\"'"
+ACTIVE = {"script", "iframe", "object", "embed", "form", "input", "base", "link", "audio", "video"}
+ADDRESSES = {"src", "href", "xlink:href", "action", "formaction", "data", "poster", "srcset"}
 VOID = {"meta", "img", "br", "hr", "input", "link"}
+
+
+def active_parts(page: str) -> list[str]:
+    """Return what in a page could run, send or load something, as libxml2 reads it."""
+    found = []
+    for element in html.document_fromstring(page).iter(etree.Element):
+        if element.tag in ACTIVE:
+            found.append(f"<{element.tag}>")
+        for name, value in element.attrib.items():
+            loads = name in ADDRESSES and not value.startswith(("#", "data:image/jpeg;base64,"))
+            fetches = name == "style" and ("url" in value or "expression" in value)
+            if name.startswith("on") or loads or fetches:
+                found.append(f"<{element.tag} {name}={value!r}>")
+    return found
 
 
 class Page(HTMLParser):

@@ -8,9 +8,13 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from archives import row, serving, write_folder
+from planted import MARKERS, plant
+from pydantic import SecretStr
 from stacks import free_ports
+from traces import traces, traces_in_folder
 
 from dermascan.dataset import read_pointer
 from dermascan.errors import InputError, NotFoundError, TransientError
@@ -18,7 +22,7 @@ from dermascan.evaluation import CLASS_COLUMNS, Evaluation, evaluate
 from dermascan.isic.synthetic import write_archive
 from dermascan.layout import TrainingKeys
 from dermascan.registry import Decision, history, promote
-from dermascan.stack import ports
+from dermascan.stack import credentials, ports
 from dermascan.stack.airflow_api import Run
 from dermascan.stack.connections import ARCHIVE
 from dermascan.stack.embedded import EmbeddedStack, UpRequest
@@ -53,6 +57,7 @@ class Silent:
 def archive(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn")
     write_archive(folder, images=90, seed=5)
+    plant(folder)
     with serving(folder) as url:
         yield url
 
@@ -351,3 +356,46 @@ def test_approval_when_rejected_publishes_nothing_and_when_approved_records_who(
     assert move.reason == (
         f"training run {training} passed the gate, approved in train_model/{waiting.dag_run_id}"
     )
+
+
+@pytest.fixture(scope="module")
+def secrets(stack) -> dict[str, str]:
+    keys = credentials.load(stack.paths)
+    values = {name: value for name, value in keys if isinstance(value, SecretStr)}
+    values["admin's password"] = credentials.admin_password(stack.paths)
+    return {name: value.get_secret_value() for name, value in values.items()}
+
+
+def test_secrets_after_all_these_runs_are_nowhere_but_in_their_private_files(
+    ingested, stack, bucket, secrets
+):
+    assert ingested.succeeded
+    paths = stack.paths
+    private = {paths.credentials, paths.airflow_passwords, paths.object_identity}
+    found = traces_in_folder(paths.state, secrets, private)  # logs, databases, volumes
+    assert found == {}
+    assert (
+        set().union(*(traces(bucket.get(each.key), secrets) for each in bucket.list(""))) == set()
+    )
+    commands = [
+        " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
+    ]
+    assert not [name for name, value in secrets.items() if any(value in text for text in commands)]
+    # The same search finds what is not secret where it has to be: in connection and XCom.
+    known = {"key": credentials.load(paths).s3_access_key_id, "XCom": "raw/drawn/manifests/"}
+    database = str((paths.airflow / "airflow.db").relative_to(paths.state))
+    assert traces_in_folder(paths.state, known, private)[database] == "XCom, key"
+
+
+def test_secrets_are_in_files_that_others_cannot_read(stack):
+    paths = stack.paths
+    assert paths.state.stat().st_mode & 0o777 == 0o700
+    for file in (paths.credentials, paths.airflow_passwords, paths.object_identity):
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_cameras_and_clinics_wrote_into_images_is_in_no_log_and_no_database(ingested, stack):
+    assert ingested.succeeded
+    paths = stack.paths
+    volumes = {path for path in paths.objects.rglob("*") if path.is_file()}  # of the originals
+    assert traces_in_folder(paths.state, MARKERS, volumes) == {}

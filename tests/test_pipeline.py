@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from archives import serving
 from hostile import EXPECTED, hostile_images
+from planted import MARKERS, as_png, plant, planted
+from traces import traces
 
 from dermascan.errors import GateFailedError, InputError, NotFoundError, ValidationFailedError
 from dermascan.evaluation import Evaluation
@@ -82,6 +84,7 @@ def pipeline(storage_settings, tmp_path_factory) -> Pipeline:
     store = Store(storage_settings, f"pipeline-{uuid.uuid4().hex[:12]}")
     store.ensure_bucket()
     write_archive(folder / "archive", images=120, seed=3)
+    plant(folder / "archive")
     with serving(folder / "archive") as url:
         ingest(store, url, "drawn")
     examples = split(store, "drawn", PREPROCESSING, SUITES)
@@ -253,6 +256,23 @@ def test_batch_inference_when_objects_are_hostile_accounts_for_each_once(pipelin
     assert table.loc["new/folder/", "status"] == "rejected"
     report = pipeline.store.get(f"{planned.output}report.html").decode()
     assert "<b>&.jpg" not in report
+
+
+def test_nothing_that_is_made_of_images_holds_what_cameras_and_clinics_wrote_into_them(pipeline):
+    store = pipeline.store
+    original = store.get(read_split(store, pipeline.examples, "test")["key"][0])
+    store.put("incoming/planted/ISIC_0000001.jpg", original)
+    store.put("incoming/planted/ISIC_0000002.png", as_png(original))
+    store.put("incoming/planted/refused.jpg", planted(hostile_images()["cmyk_jpeg"]))
+    planned = infer(store, "incoming/planted/")
+    report = store.get(f"{planned.output}report.html")
+    assert report.count(b"data:image/jpeg;base64,") == 2
+    kept = {found.key: traces(store.get(found.key), MARKERS) for found in store.list("")}
+    originals = {key for key in kept if key.startswith(("raw/drawn/images/", "incoming/"))}
+    assert set.union(*(kept[key] for key in originals)) == set(MARKERS)
+    made = {key: names for key, names in kept.items() if names and key not in originals}
+    assert made == {}
+    assert any(key.endswith("evaluation.json") for key in kept)
 
 
 def test_batch_inference_writes_the_contract_columns_and_success_last(pipeline):

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import active_parts
 
 from dermascan import validation
 from dermascan.dataset import (
@@ -408,10 +409,23 @@ def test_data_docs_when_opened_without_network_lack_nothing(
     assert isic_id(3) in pages[result.data_docs]
 
 
+def _active_parts(page: str) -> list[str]:
+    """Return what could run or load something, less what Great Expectations itself puts there.
+
+    Those are links between pages of the folder and to its maker, and a switch whose script the
+    pages' policy does not let run.
+    """
+    own = re.compile(
+        r"<a href='((\.\./|[a-z_]+/)*[a-z_]+\.html(#[\w-]*)?|https://greatexpectations\.io[^']*)'>"
+        r"|<label onclick='\w+Validations\(\)'>|<input>"
+    )
+    return [part for part in active_parts(page) if not own.fullmatch(part)]
+
+
 def test_data_docs_when_metadata_is_hostile_show_it_as_text(judgement: validation._Judgement):
     page = judgement.pages["validations/metadata.html"]
 
-    assert "<form" not in page
+    assert _active_parts(page) == []
     assert HOSTILE_AS_TEXT in page
 
 
@@ -423,7 +437,7 @@ def test_index_page_when_metadata_is_hostile_shows_it_as_text(
 
     page = validation._index_page(result)
 
-    assert "<form" not in page
+    assert _active_parts(page) == []
     assert HOSTILE_AS_TEXT in page
 
 

@@ -62,7 +62,7 @@ class Row:
 
 def render(results: Results) -> str:
     """Return the results as Markdown."""
-    environment = Environment(  # noqa: S701  # Markdown, not HTML; `cell` guards the tables
+    environment = Environment(  # nosec B701  # noqa: S701  # Markdown, not HTML; `cell` guards the tables
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {

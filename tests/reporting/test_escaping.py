@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from lxml import html
-from pages import full_evaluation, image_table
+from pages import active_parts, full_evaluation, image_table
 from scored_tables import scored_table
 
 from dermascan.gate import check, load_rules
@@ -31,7 +31,6 @@ HOSTILE = (
     "<a href=javascript:alert(3) style=x>{{ 7*7 }}{% endraw %}&lt;b&gt;\u202e<!--"
 )
 SHORT = "\"'><img src=x onerror=alert(1)></style></svg><!--{{ 7*7 }}"  # what names are cut to
-ACTIVE = {"script", "iframe", "object", "embed", "form", "input", "base", "link", "audio", "video"}
 
 
 def context(text: str) -> ReportContext:
@@ -135,14 +134,9 @@ def test_document_when_texts_are_hostile_has_the_elements_of_one_of_plain_texts(
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_document_when_texts_are_hostile_can_run_nothing_and_load_nothing(name: str):
-    root = html.document_fromstring(document(name, HOSTILE))
-    assert not {each.tag for each in root.iter()} & ACTIVE
-    for each in root.iter():
-        for attribute, value in each.attrib.items():
-            assert not attribute.startswith("on"), (each.tag, attribute)
-            if attribute in {"src", "href", "{http://www.w3.org/1999/xlink}href", "xlink:href"}:
-                assert value.startswith(("#", "data:image/jpeg;base64,")), value
-            if attribute == "style":
-                assert "url" not in value
-    (policy,) = root.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")
+    page = document(name, HOSTILE)
+    assert active_parts(page) == []
+    (policy,) = html.document_fromstring(page).xpath(
+        "//meta[@http-equiv='Content-Security-Policy']/@content"
+    )
     assert policy.startswith("default-src 'none'")
