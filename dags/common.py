@@ -68,12 +68,16 @@ def open_store() -> Store:
     """Open the bucket that the connection `dermascan_s3` describes.
 
     Raises:
-        InputError: there is no such connection, or it names no usable bucket.
+        InputError: there is no such connection, it names no usable bucket, or a
+            `DERMASCAN_S3_*_SECONDS` variable of the worker is no number of seconds.
     """
     from pydantic import SecretStr, ValidationError  # noqa: PLC0415  # keeps parsing fast
 
     from dermascan.errors import InputError  # noqa: PLC0415  # keeps parsing fast
-    from dermascan.settings import StorageSettings  # noqa: PLC0415  # keeps parsing fast
+    from dermascan.settings import (  # noqa: PLC0415  # keeps parsing fast
+        StorageSettings,
+        patience_from_environment,
+    )
     from dermascan.storage import Store  # noqa: PLC0415  # keeps parsing fast
 
     connection = _connection(STORAGE_CONNECTION)
@@ -86,6 +90,7 @@ def open_store() -> Store:
             region=extra.get("region_name", "us-east-1"),
             access_key_id=connection.login,
             secret_access_key=SecretStr(connection.password) if connection.password else None,
+            patience=patience_from_environment(),
         )
     except ValidationError as error:
         raise InputError(

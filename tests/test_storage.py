@@ -100,6 +100,17 @@ def test_get_file_when_missing_names_the_address(store: Store, tmp_path):
         store.get_file("no/such", tmp_path / "copy")
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 6])
+def test_list_when_there_are_several_pages_yields_every_key_in_order(
+    store: Store, monkeypatch, count: int
+):
+    monkeypatch.setattr("dermascan.storage.PAGE_KEYS", 2)
+    keys = [f"many/{number}" for number in range(count)]
+    for key in reversed(keys):
+        store.put(key, b"x")
+    assert [found.key for found in store.list("many/")] == keys
+
+
 def test_delete_when_some_are_missing_removes_the_rest(store: Store):
     store.put("a", b"1")
     store.delete(["a", "never-there"])

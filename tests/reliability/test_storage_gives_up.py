@@ -21,7 +21,7 @@ from dermascan.errors import (
 from dermascan.settings import StoragePatience
 from dermascan.storage import Store
 
-SHORT = StoragePatience(connect_seconds=0.4, request_seconds=0.4, retry_seconds=0.5)
+SHORT = StoragePatience(connect_seconds=0.3, request_seconds=0.3, retry_seconds=0.2)
 # The first try, tries until patience ends, a last try; each as long as a request may take, and
 # the bulk client may have begun a second request inside of one.
 LONGEST_SECONDS = SHORT.retry_seconds + 4 * SHORT.request_seconds
