@@ -55,7 +55,7 @@ __all__ = [
 
 # Part of every fingerprint of something made from pixels. Raise it with any change to decoding,
 # preparation or record layout that changes bytes.
-STEP_VERSION = 1
+STEP_VERSION = 2
 
 THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 160, 80
 
