@@ -17,9 +17,9 @@ class SteppedStore(Store):
 
     operation: "Operation"
 
-    def _call(self, operation: Callable[[], Any], key: str) -> Any:
+    def _call(self, operation: Callable[[], Any], key: str, verb: str) -> Any:
         self.operation.pause()
-        result = super()._call(operation, key)
+        result = super()._call(operation, key, verb)
         self.operation.survive()
         return result
 
