@@ -83,7 +83,6 @@ def test_a_score_of_one_belongs_to_the_last_bin():
 def test_figures_of_the_scores_are_repeated_where_they_are_looked_for(evaluation):
     assert evaluation.malignant.brier == evaluation.calibrated.brier
     assert evaluation.malignant.ece == evaluation.calibrated.ece
-    assert evaluation.reliability == evaluation.calibrated.reliability
 
 
 def test_a_certain_mistake_has_a_large_but_finite_cross_entropy(table):
