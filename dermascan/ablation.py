@@ -98,9 +98,7 @@ class AblationRun:
     summary: TrainingSummary
 
 
-def run(
-    store: Store, dataset: str, plan: AblationPlan, suites: Path, tracking_uri: str | None = None
-) -> Iterator[AblationRun]:
+def run(store: Store, dataset: str, plan: AblationPlan, suites: Path) -> Iterator[AblationRun]:
     """Train every variant with every seed, all variants with the first seed before the second.
 
     Args:
@@ -108,7 +106,6 @@ def run(
         dataset: name of a validated dataset.
         plan: what is compared.
         suites: folder of the expectation suites that the dataset must have passed.
-        tracking_uri: of the MLflow server, None for none.
     """
     for seed in plan.seeds:
         for variant in plan.variants:
@@ -116,7 +113,7 @@ def run(
             size = ImageSize.parse(variant.image_size or plan.image_size)
             examples = _examples(store, dataset, size, suites)
             config = plan.config(variant, seed)
-            summary = train_examples(store, examples, config, tracking_uri, "ablation")
+            summary = train_examples(store, examples, config, None, "ablation")
             _forget_networks()
             yield AblationRun(variant.name, seed, summary)
 
