@@ -101,6 +101,16 @@ def ingested(run) -> RunOutcome:
     return run("ingest_isic", dataset="drawn", start_training=False)
 
 
+SMALL = {"architecture": "small_cnn", "networks": 1, "epochs": 1, "image_size": "48x64"}
+
+
+@pytest.fixture(scope="module")
+def failed(ingested, run) -> RunOutcome:
+    """A training that the gate refuses."""
+    assert ingested.succeeded
+    return run("train_model", dataset="drawn", **SMALL)
+
+
 def log_of(api, outcome: RunOutcome, label: str) -> str:
     (task,) = [task for task in outcome.tasks if task.label == label]
     return "\n".join(api.log_lines(outcome.dag_id, outcome.run_id, task))
@@ -144,18 +154,13 @@ def test_ingest_when_validation_fails_shows_why_and_starts_no_training(
     assert docs
 
 
-def test_train_when_the_gate_fails_shows_its_table_and_publishes_nothing(
-    ingested, run, api, bucket
-):
-    assert ingested.succeeded
-    params = {"architecture": "small_cnn", "networks": 1, "epochs": 1, "image_size": "48x64"}
-    outcome = run("train_model", dataset="drawn", **params)
-    assert states(outcome)["gate"] == "failed", outcome.failed
-    assert states(outcome)["promote"] == "upstream_failed"
-    text = log_of(api, outcome, "gate")
+def test_train_when_the_gate_fails_shows_its_table_and_publishes_nothing(failed, api, bucket):
+    assert states(failed)["gate"] == "failed", failed.failed
+    assert states(failed)["promote"] == "upstream_failed"
+    text = log_of(api, failed, "gate")
     assert "GateFailedError" in text
     assert "needed" in text
-    assert "images/s" in log_of(api, outcome, "train")
+    assert "images/s" in log_of(api, failed, "train")
     assert [f.key for f in bucket.list("models/")] == []
     assert any(f.key.endswith("candidate/dermascan/report.html") for f in bucket.list("training/"))
 
@@ -326,12 +331,12 @@ def flatter(bucket: Store) -> str:
 
 
 def test_approval_when_rejected_publishes_nothing_and_when_approved_records_who(
-    ingested, stack, api, bucket
+    failed, stack, api, bucket
 ):
+    assert not failed.succeeded
     training = flatter(bucket)
-    params = {"architecture": "small_cnn", "epochs": 1, "image_size": "48x64"}
     waiting = begin(
-        stack, api, "train_model", dataset="drawn", model="asked", require_approval=True, **params
+        stack, api, "train_model", dataset="drawn", model="asked", require_approval=True, **SMALL
     )
     asked = question(stack, api, waiting, "approval")
     assert asked["options"] == ["Approve", "Reject"]

@@ -288,7 +288,7 @@ class Watching:
     def __init__(self, reader: Store, folder: Path, monkeypatch) -> None:
         self._reader, self._folder, self._looks = reader, folder, 0
         self.seen: list[int | None] = []
-        for name in ("_put", "delete"):
+        for name in ("_write", "_delete"):
             monkeypatch.setattr(Store, name, self._watched(getattr(Store, name)))
 
     def _watched(self, call):
