@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dermascan.imaging import ImageSize
 from dermascan.learning.augmentation import Augmentation, augment
@@ -58,7 +59,7 @@ def training_batches(
         drop_last: leave out what does not fill the last batch.
 
     Returns:
-        Batches of (images float32 (B, H, W, 3) RGB, 0..255, labels int64 (B,)).
+        Batches of (images uint8 (B, H, W, 3) RGB, labels int64 (B,)).
     """
     import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
@@ -72,17 +73,31 @@ def training_batches(
     )
     shuffled = records.shuffle(waiting, seed=shuffle_seed, reshuffle_each_iteration=False)
     examples = shuffled.map(_Parse(size), num_parallel_calls=tf.data.AUTOTUNE)
-    batches = examples.batch(shards.batch_size, drop_remainder=drop_last).enumerate()
+    batches = examples.batch(shards.batch_size, drop_remainder=drop_last)
+    if augmentation is not None:
+        change = _Change(augmentation, augment_seed)
+        batches = batches.enumerate().map(change, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.prefetch(2)
 
-    def finish(index: "tf.Tensor", batch: tuple["tf.Tensor", ...]) -> tuple["tf.Tensor", ...]:
+
+@dataclass(frozen=True)
+class _Change:
+    """Augment a batch in its own way, by its number."""
+
+    augmentation: Augmentation
+    seed: int
+
+    def __call__(
+        self, number: "tf.Tensor", batch: tuple["tf.Tensor", "tf.Tensor"]
+    ) -> tuple["tf.Tensor", "tf.Tensor"]:
+        import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
         images, labels = batch
-        images = tf.cast(images, tf.float32)
-        if augmentation is not None:
-            draw_seed = tf.stack([tf.constant(augment_seed, tf.int64), index])
-            images = augment(images, augmentation, draw_seed)
-        return images, labels
+        changed = tf.numpy_function(self._changed, (images, number), tf.uint8, stateful=False)
+        return tf.ensure_shape(changed, images.shape), labels
 
-    return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    def _changed(self, images: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
+        return augment(images, self.augmentation, (self.seed, number))
 
 
 @dataclass(frozen=True)
