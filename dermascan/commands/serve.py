@@ -18,9 +18,12 @@ def add_to(app: typer.Typer) -> None:
 def serve(  # noqa: PLR0913  # each is an option of the command
     context: typer.Context,
     *,
-    model: Annotated[str, typer.Option(help="Name of the model whose champion answers.")] = (
-        "dermascan"
-    ),
+    model: Annotated[
+        str,
+        typer.Option(
+            envvar="DERMASCAN_SERVING_MODEL", help="Name of the model whose champion answers."
+        ),
+    ] = "dermascan",
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to your network.")
     ] = "127.0.0.1",

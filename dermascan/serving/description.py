@@ -1,10 +1,13 @@
 """What people want to know about the version that answers."""
 
+import math
+
 from dermascan.evaluation import Evaluation
 from dermascan.evaluation.lookup import figure
 from dermascan.serving.champion import ServedModel
 from dermascan.serving.contract import CurrentModel, LesionClass, PixelSize
 
+_SAME_THRESHOLD = 1e-5  # scored once more for the evaluation, in other batches
 _FIGURES = {
     "images": "images",
     "roc_auc": "malignant.roc_auc",
@@ -55,6 +58,8 @@ def _operating_specificity(evaluation: Evaluation | None, threshold: float) -> f
     levels = (
         point.level
         for point in evaluation.operating_points
-        if point.target == "specificity" and point.threshold == threshold
+        if point.target == "specificity"
+        and point.threshold is not None
+        and math.isclose(point.threshold, threshold, abs_tol=_SAME_THRESHOLD)
     )
     return next(levels, None)
