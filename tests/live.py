@@ -15,7 +15,9 @@ def live(app: ASGIApp, **options: object) -> Iterator[str]:
     """Serve an application; yields the base URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", **options))
+        server = uvicorn.Server(
+            uvicorn.Config(app, **{"log_level": "warning", "lifespan": "on", **options})
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:

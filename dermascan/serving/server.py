@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 
@@ -59,16 +60,22 @@ def serve(
     keeper = ChampionKeeper(store, model, limits, metrics)
     app = create_app(keeper, metrics, limits, api_key)
     logger.info("listening on http://%s:%d", address.host, address.port)
-    uvicorn.run(
-        app,
-        host=address.host,
-        port=address.port,
-        access_log=False,  # it would show what clients put into the query
-        log_config=None,
-        server_header=False,
-        proxy_headers=address.proxies is not None,
-        forwarded_allow_ips=address.proxies,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
-        limit_concurrency=CONNECTIONS,
-    )
+    options = server_options(address.proxies)
+    uvicorn.run(app, host=address.host, port=address.port, log_config=None, **options)
+
+
+def server_options(proxies: str | None) -> dict[str, Any]:
+    """Return uvicorn's settings, apart from where to listen and what to log.
+
+    Args:
+        proxies: see `Address`.
+    """
+    return {
+        "access_log": False,  # it would show what clients put into the query
+        "server_header": False,
+        "proxy_headers": proxies is not None,
+        "forwarded_allow_ips": proxies,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": LAST_ANSWERS_SECONDS,
+        "limit_concurrency": CONNECTIONS,
+    }

@@ -1,4 +1,4 @@
-"""A server as it is, with a stand-in for the model, since TensorFlow takes ten seconds to import."""
+"""The server with a stand-in for the model, since TensorFlow takes ten seconds to import."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from dermascan.serving.champion import ChampionKeeper
 from dermascan.serving.guard import ApiKey
 from dermascan.serving.limits import ServingLimits
 from dermascan.serving.metrics import Metrics
+from dermascan.serving.server import server_options
 from dermascan.storage import Store
 
 MODEL = "tiny"
@@ -46,7 +47,7 @@ class StandInScorer:
         self.metadata = read_metadata(folder)
         self.number = float((folder / "number").read_text())
 
-    def score(self, images: NDArray[np.uint8], batch_size: int = 32) -> Scores:
+    def score(self, images: NDArray[np.uint8], batch_size: int = 32) -> Scores:  # noqa: ARG002  # as `Scorer` has it
         """Return the mean of each image, and a little more for later versions."""
         assert images.shape[1:] == (48, 64, 3)
         means = images.mean(axis=(1, 2, 3), dtype=np.float64) / 512
@@ -55,7 +56,7 @@ class StandInScorer:
         shares[:, [0, 1, 4]] = risks[:, None] / 3
         return Scores(shares, risks, np.zeros((len(images), 2), np.float32))
 
-    def explain(self, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]:
+    def explain(self, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]:  # noqa: ARG002  # likewise
         """Return evidence in the middle of each image."""
         activations = np.zeros((len(images), 3, 4, 7), np.float32)
         activations[:, 1, 1:3] = 1
@@ -87,7 +88,10 @@ def serving(
     keeper = keeper_of(store, metrics, limits, load)
     keeper.poll()
     app = create_app(keeper, metrics, limits, ApiKey(key) if key else None)
-    with live(app) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+    with (
+        live(app, **server_options(None)) as url,
+        httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
+    ):
         yield client
 
 

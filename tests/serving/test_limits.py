@@ -12,7 +12,7 @@ def test_limits_from_environment_takes_what_is_set_and_keeps_the_rest():
 
 
 def test_limits_from_environment_when_a_value_is_wrong_names_the_variable():
-    with pytest.raises(InputError, match="DERMASCAN_SERVING_SECONDS: .*greater than 0"):
+    with pytest.raises(InputError, match=r"DERMASCAN_SERVING_SECONDS: .*greater than 0"):
         limits_from_environment({"DERMASCAN_SERVING_SECONDS": "0"})
 
 

@@ -18,7 +18,7 @@ class WaitingScorer:
         self.let, self.begun = threading.Event(), threading.Event()
         self.batches: list[int] = []
 
-    def score(self, images: np.ndarray, batch_size: int) -> Scores:
+    def score(self, images: np.ndarray, batch_size: int) -> Scores:  # noqa: ARG002  # as `Scorer` has it
         self.begun.set()
         assert self.let.wait(SECONDS)
         self.batches.append(len(images))
@@ -27,7 +27,7 @@ class WaitingScorer:
         risks = images[:, 0, 0, 0] / np.float32(255)
         return Scores(np.repeat(risks[:, None], 7, axis=1), risks, risks[:, None])
 
-    def explain(self, images: np.ndarray, batch_size: int) -> np.ndarray:
+    def explain(self, images: np.ndarray, batch_size: int) -> np.ndarray:  # noqa: ARG002  # likewise
         return images[:, :1, :1, :1].astype(np.float32)
 
 
