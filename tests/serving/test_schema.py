@@ -18,9 +18,7 @@ KEY = "correct horse battery"
 
 
 @pytest.mark.timeout(300 + CASES)
-def test_description_is_true_of_every_answer_that_is_provoked(
-    store, tmp_path, record_property
-):
+def test_description_is_true_of_every_answer_that_is_provoked(store, tmp_path, record_property):
     publish(store, tmp_path, 0)
     with serving(store, key=KEY) as client:
         url = f"{client.base_url}/openapi.json"
