@@ -18,7 +18,9 @@ KEY = "correct horse battery"
 
 
 @pytest.mark.timeout(300 + CASES)
-def test_description_is_true_of_every_answer_that_is_provoked(store, tmp_path, record_property):
+def test_description_is_true_of_every_answer_that_is_provoked(
+    store, tmp_path, record_testsuite_property
+):
     publish(store, tmp_path, 0)
     with serving(store, key=KEY) as client:
         url = f"{client.base_url}/openapi.json"
@@ -27,7 +29,7 @@ def test_description_is_true_of_every_answer_that_is_provoked(store, tmp_path, r
     assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]
     found = re.search(r"(\d+) generated, (\d+) passed", ended.stdout)
     assert found, ended.stdout[-3000:]
-    record_property("cases", found[0])  # for the figures of a long run: --junitxml
+    record_testsuite_property("cases", found[0])  # for the figures of a long run: --junitxml
     assert int(found[2]) >= CASES
 
 
