@@ -1,16 +1,13 @@
 """A small archive folder, and a real server of it, for tests."""
 
 import csv
-import socket
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
-import uvicorn
+from live import live
 
 from dermascan.isic.archive import create_app
 
@@ -92,16 +89,5 @@ def write_folder(
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
     """Serve a folder on a free port of loopback; yields the base URL."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(create_app(folder), log_level="warning", lifespan="on")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(timeout=10)
+    with live(create_app(folder)) as url:
+        yield url

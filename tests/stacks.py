@@ -7,7 +7,7 @@ from dermascan.stack.ports import Ports
 def free_ports() -> Ports:
     """Choose ports that are free now."""
     wanted: set[int] = set()
-    while len(wanted) < 3:
+    while len(wanted) < 4:
         wanted.add(ports.any_free())
-    airflow, s3, mlflow = wanted
-    return Ports(airflow=airflow, s3=s3, mlflow=mlflow)
+    airflow, s3, mlflow, serving = wanted
+    return Ports(airflow=airflow, s3=s3, mlflow=mlflow, serving=serving)

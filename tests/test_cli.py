@@ -9,7 +9,7 @@ from dermascan.cli import app
 from dermascan.commands import shared, trigger
 from dermascan.errors import InputError
 from dermascan.stack.airflow_api import Task
-from dermascan.stack.embedded import EmbeddedStack
+from dermascan.stack.embedded import PARTS, EmbeddedStack
 from dermascan.stack.runs import FailedTask, RunOutcome
 
 HEAVY = ("airflow", "boto3", "numpy", "pandas", "tensorflow", "great_expectations", "mlflow")
@@ -76,7 +76,7 @@ def test_status_when_nothing_was_ever_started_lists_parts_as_stopped_and_ends_wi
     result = run("status")
 
     assert result.exit_code == 1
-    assert result.output.count("stopped") == 6
+    assert result.output.count("stopped") == len(PARTS)
 
 
 def test_down_when_nothing_was_ever_started_is_harmless(run, tmp_path):

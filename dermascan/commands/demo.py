@@ -25,6 +25,7 @@ def demo(context: typer.Context) -> None:
         typer.echo(f"  {report.title}\n    {report.path}")
     typer.echo(f"  runs, tasks and logs: `make up`, then {stack.airflow_url}")
     typer.echo(f"  sign in as admin, the password is in {stack.paths.airflow_passwords}")
+    typer.echo(f"  drop an image on: {stack.serving_url}")
     typer.echo(f"  training figures: {stack.mlflow_url}")
     typer.echo(f"  objects: {stack.s3_url}, bucket dermascan; `dermascan models list`")
     typer.echo(f"\n{DISCLAIMER}")

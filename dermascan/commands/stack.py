@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def up(
+def up(  # noqa: PLR0913  # each is an option of the command
     context: typer.Context,
     *,
     airflow_port: Annotated[
@@ -31,6 +31,9 @@ def up(
     s3_port: Annotated[int | None, typer.Option(envvar="DERMASCAN_S3_PORT", help=PORT_HELP)] = None,
     mlflow_port: Annotated[
         int | None, typer.Option(envvar="DERMASCAN_MLFLOW_PORT", help=PORT_HELP)
+    ] = None,
+    serving_port: Annotated[
+        int | None, typer.Option(envvar="DERMASCAN_SERVING_PORT", help=PORT_HELP)
     ] = None,
     isic_url: Annotated[
         str | None,
@@ -41,11 +44,16 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Start object storage, Airflow and MLflow on this machine, for this machine only."""
+    """Start object storage, Airflow, MLflow and the API, for this machine only."""
     from dermascan.stack.embedded import UpRequest  # noqa: PLC0415  # fast `--help`
 
     stack = open_stack(context)
-    wanted = {"airflow": airflow_port, "s3": s3_port, "mlflow": mlflow_port}
+    wanted = {
+        "airflow": airflow_port,
+        "s3": s3_port,
+        "mlflow": mlflow_port,
+        "serving": serving_port,
+    }
     _show(stack, stack.up(UpRequest(wanted, isic_url or None)))
 
 

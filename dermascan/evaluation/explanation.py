@@ -69,11 +69,27 @@ def overlay(image: NDArray[np.uint8], heat: Activations) -> NDArray[np.uint8]:
         uint8 (H, W, 3) RGB, where 0 the image itself. Colours are viridis, whose lightness
         grows evenly.
     """
+    layer = heat_layer(heat)
+    opacity = OPACITY * heat[..., np.newaxis]
+    mixed = (1 - opacity) * image + opacity * layer[..., :3]
+    return np.rint(mixed).astype(np.uint8)
+
+
+def heat_layer(heat: Activations) -> NDArray[np.uint8]:
+    """Draw a heat map to be laid over its image by somebody else.
+
+    Args:
+        heat: float32 (H, W), 0..1, from `heatmap`.
+
+    Returns:
+        uint8 (H, W, 4) RGBA, the more opaque the hotter, where 0 transparent; over the image it
+        looks as `overlay`.
+    """
     levels = np.rint(255 * heat).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-    opacity = OPACITY * heat[..., np.newaxis]
-    mixed: NDArray[np.uint8] = np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
-    return mixed
+    opacity = np.rint(255 * OPACITY * heat).astype(np.uint8)
+    layer: NDArray[np.uint8] = np.dstack((colours, opacity))
+    return layer
 
 
 def check_explanations(

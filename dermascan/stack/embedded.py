@@ -22,6 +22,7 @@ from dermascan.stack import (
     object_store,
     ports,
     processes,
+    serving,
 )
 from dermascan.stack.airflow_api import AirflowApi
 from dermascan.stack.environment import inherited_environment
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OBJECT_STORE = object_store.NAME
-PARTS = (OBJECT_STORE, mlflow.NAME, *airflow.PARTS)
+PARTS = (OBJECT_STORE, mlflow.NAME, serving.NAME, *airflow.PARTS)
 BUCKET = "dermascan"
 PROBE = "stack/ready"
 REGION = "us-east-1"
@@ -44,7 +45,12 @@ START_SECONDS = 240.0
 STOP_SECONDS = 15.0
 OBJECT_STORE_STOP_SECONDS = 1.0
 POLL_SECONDS = 0.5
-PART_OF_PORT = {"airflow": airflow.API_SERVER, "s3": OBJECT_STORE, "mlflow": mlflow.NAME}
+PART_OF_PORT = {
+    "airflow": airflow.API_SERVER,
+    "s3": OBJECT_STORE,
+    "mlflow": mlflow.NAME,
+    "serving": serving.NAME,
+}
 RECORDS = TypeAdapter(dict[str, processes.ProcessRecord])
 
 
@@ -106,6 +112,11 @@ class EmbeddedStack:
     def mlflow_url(self) -> str:
         """MLflow's user interface and tracking server."""
         return f"http://{LOOPBACK}:{self.ports.mlflow}"
+
+    @property
+    def serving_url(self) -> str:
+        """The HTTP API, and the page to drop images on."""
+        return f"http://{LOOPBACK}:{self.ports.serving}"
 
     def storage_settings(self, bucket: str = BUCKET) -> StorageSettings:
         """Return how to reach the stack's object storage."""
@@ -181,7 +192,7 @@ class EmbeddedStack:
             return []
         with self._locked():
             ran = [part for part in PARTS if part in self._running()]
-            self._stop([*airflow.PARTS, mlflow.NAME], STOP_SECONDS)
+            self._stop([*airflow.PARTS, serving.NAME, mlflow.NAME], STOP_SECONDS)
             # Last, as ending tasks may still write. Asked to end, the server waits 15 s for
             # itself; what it has acknowledged is safe when it is killed before that.
             self._stop([OBJECT_STORE], OBJECT_STORE_STOP_SECONDS)
@@ -219,6 +230,7 @@ class EmbeddedStack:
         launches = [
             object_store.launch(self.paths, chosen.object_store, keys, inherited),
             mlflow.launch(self.paths, chosen, keys, inherited),
+            serving.launch(self.storage_settings(), chosen.serving, inherited),
         ]
         self._launch(launches, parts)
         if airflow.needs_migration(self.paths):
@@ -280,6 +292,7 @@ class EmbeddedStack:
         urls = {
             OBJECT_STORE: self.s3_url,
             mlflow.NAME: self.mlflow_url,
+            serving.NAME: self.serving_url,
             airflow.API_SERVER: self.airflow_url,
         }
         return urls.get(part)

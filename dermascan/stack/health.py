@@ -9,7 +9,7 @@ from typing import Self
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dermascan.stack import airflow, mlflow, object_store
+from dermascan.stack import airflow, mlflow, object_store, serving
 from dermascan.stack.object_store import LOOPBACK
 from dermascan.stack.ports import Ports
 from dermascan.stack.processes import ProcessRecord
@@ -85,6 +85,8 @@ class HealthProbe:
             answering.add(object_store.NAME)
         if mlflow.NAME in running and self._mlflow_answers():
             answering.add(mlflow.NAME)
+        if serving.NAME in running and self._api_answers():
+            answering.add(serving.NAME)
         found = self._airflow_health() if airflow.API_SERVER in running else None
         if found is not None:
             answering.add(airflow.API_SERVER)
@@ -98,6 +100,10 @@ class HealthProbe:
 
     def _mlflow_answers(self) -> bool:
         response = self._get(self._ports.mlflow, "/health")
+        return response is not None and response.is_success
+
+    def _api_answers(self) -> bool:
+        response = self._get(self._ports.serving, "/healthz")
         return response is not None and response.is_success
 
     def _airflow_health(self) -> _AirflowHealth | None:

@@ -26,6 +26,7 @@ class Ports(BaseModel):
     airflow: int = Field(default=8080, ge=1, le=HIGHEST_PORT)
     mlflow: int = Field(default=5000, ge=1, le=HIGHEST_PORT)
     s3: int = Field(default=8333, ge=1, le=HIGHEST_PORT_WITH_TWIN)
+    serving: int = Field(default=8090, ge=1, le=HIGHEST_PORT)
     s3_master: int = Field(default=0, ge=0, le=HIGHEST_PORT_WITH_TWIN)
     s3_volume: int = Field(default=0, ge=0, le=HIGHEST_PORT_WITH_TWIN)
     s3_filer: int = Field(default=0, ge=0, le=HIGHEST_PORT_WITH_TWIN)
@@ -50,6 +51,7 @@ WISHES = (
     PortWish("airflow", "Airflow", "--airflow-port", "DERMASCAN_AIRFLOW_PORT"),
     PortWish("s3", "S3", "--s3-port", "DERMASCAN_S3_PORT"),
     PortWish("mlflow", "MLflow", "--mlflow-port", "DERMASCAN_MLFLOW_PORT"),
+    PortWish("serving", "API", "--serving-port", "DERMASCAN_SERVING_PORT"),
 )
 INTERNAL_FIELDS = ("s3_master", "s3_volume", "s3_filer")
 
@@ -93,7 +95,8 @@ def choose(remembered: Ports, wanted: Mapping[str, int | None]) -> Ports:
         ) from error
     public = [getattr(ports, wish.field) for wish in WISHES]
     if len(set(public)) < len(public):
-        raise InputError(f"two parts cannot share a port (airflow, s3, mlflow: {public})")
+        names = ", ".join(wish.field for wish in WISHES)
+        raise InputError(f"two parts cannot share a port ({names}: {public})")
     return ports
 
 
@@ -119,7 +122,7 @@ def require_free(ports: Ports, fields: Iterable[str]) -> None:
 
 def with_internal_ports(ports: Ports) -> Ports:
     """Return the ports with free ones for the object storage's insides, kept if still free."""
-    taken = {ports.airflow, ports.mlflow, ports.s3}
+    taken = {getattr(ports, wish.field) for wish in WISHES}
     chosen: dict[str, int] = {}
     for field in INTERNAL_FIELDS:
         port = getattr(ports, field)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from stacks import free_ports
 from typer.testing import CliRunner
 
 from dermascan.cli import app
@@ -20,7 +21,6 @@ from dermascan.stack import ports, processes
 from dermascan.stack.airflow_api import AirflowApi
 from dermascan.stack.embedded import PARTS, EmbeddedStack, UpRequest
 from dermascan.stack.layout import StackPaths
-from dermascan.stack.ports import Ports
 from dermascan.storage import Store
 
 DAGS = """
@@ -77,7 +77,7 @@ def command(paths):
 @pytest.fixture(scope="module")
 def stack(paths):
     paths.create()
-    ports.save(paths.ports, _free_ports())
+    ports.save(paths.ports, free_ports())
     stack = EmbeddedStack(paths)
     try:
         yield stack
@@ -89,14 +89,6 @@ def stack(paths):
 def running(stack) -> EmbeddedStack:
     stack.up(UpRequest())
     return stack
-
-
-def _free_ports() -> Ports:
-    wanted: set[int] = set()
-    while len(wanted) < 3:
-        wanted.add(ports.any_free())
-    airflow, s3, mlflow = wanted
-    return Ports(airflow=airflow, s3=s3, mlflow=mlflow)
 
 
 def _everything(stack: EmbeddedStack) -> list[psutil.Process]:

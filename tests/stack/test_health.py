@@ -34,6 +34,7 @@ def pages():
     return {
         "/": (403, "sign your request"),
         "/health": (200, "OK"),
+        "/healthz": (200, '{"status":"ok"}'),
         "/execution/health/ping": (200, "{}"),
         "/api/v2/monitor/health": (200, airflow_health(NOW)),
     }
@@ -46,10 +47,14 @@ def healthy(pages):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_port
     running = {name: record(name) for name in PARTS}
-    with HealthProbe(Ports.model_construct(airflow=port, s3=port, mlflow=port)) as probe:
+    with HealthProbe(everywhere(port)) as probe:
         yield lambda: probe.healthy(running)
     server.shutdown()
     server.server_close()
+
+
+def everywhere(port: int) -> Ports:
+    return Ports.model_construct(airflow=port, s3=port, mlflow=port, serving=port)
 
 
 def record(name: str) -> ProcessRecord:
@@ -73,13 +78,13 @@ def test_healthy_when_the_last_heartbeat_is_from_before_the_start_waits_for_anot
     stale = airflow_health(NOW - timedelta(seconds=3))
     pages["/api/v2/monitor/health"] = (200, stale)
 
-    assert healthy() == {"s3", "mlflow", "api-server"}
+    assert healthy() == {"s3", "mlflow", "serving", "api-server"}
 
 
 def test_healthy_when_airflow_calls_a_part_unhealthy_believes_it(healthy, pages):
     pages["/api/v2/monitor/health"] = (200, airflow_health(NOW, status="unhealthy"))
 
-    assert healthy() == {"s3", "mlflow", "api-server"}
+    assert healthy() == {"s3", "mlflow", "serving", "api-server"}
 
 
 @pytest.mark.parametrize(
@@ -87,8 +92,9 @@ def test_healthy_when_airflow_calls_a_part_unhealthy_believes_it(healthy, pages)
     [
         ("/", (503, ""), {"s3"}),
         ("/health", (500, ""), {"mlflow"}),
-        ("/execution/health/ping", (500, ""), set(PARTS) - {"s3", "mlflow"}),
-        ("/api/v2/monitor/health", (200, "<html>"), set(PARTS) - {"s3", "mlflow"}),
+        ("/healthz", (503, ""), {"serving"}),
+        ("/execution/health/ping", (500, ""), set(PARTS) - {"s3", "mlflow", "serving"}),
+        ("/api/v2/monitor/health", (200, "<html>"), set(PARTS) - {"s3", "mlflow", "serving"}),
     ],
 )
 def test_healthy_when_one_server_fails_leaves_it_out(healthy, pages, path, answer, missing):
@@ -101,5 +107,5 @@ def test_healthy_when_nobody_listens_is_nobody():
     port = ports.any_free()
     running = {name: record(name) for name in PARTS}
 
-    with HealthProbe(Ports.model_construct(airflow=port, s3=port, mlflow=port)) as probe:
+    with HealthProbe(everywhere(port)) as probe:
         assert probe.healthy(running) == set()

@@ -97,3 +97,8 @@ def test_with_internal_ports_when_chosen_are_all_different(airflow, mlflow):
 
     inside = [chosen.s3_master, chosen.s3_volume, chosen.s3_filer]
     assert len({airflow, mlflow, chosen.s3, *inside}) == 5 + (airflow != mlflow)
+
+
+def test_choose_when_the_api_would_share_a_port_says_so():
+    with pytest.raises(InputError, match=r"cannot share a port \(airflow, s3, mlflow, serving"):
+        ports.choose(Ports(), {"serving": 5000})

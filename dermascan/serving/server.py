@@ -1,0 +1,81 @@
+"""The process that serves the application."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from dermascan.serving.app import create_app
+from dermascan.serving.champion import ChampionKeeper
+from dermascan.serving.guard import ApiKey
+from dermascan.serving.limits import ServingLimits
+from dermascan.serving.metrics import Metrics
+from dermascan.settings import StorageSettings
+from dermascan.storage import Store
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE_SECONDS = 30
+LAST_ANSWERS_SECONDS = 8
+STORAGE_RETRY_SECONDS = 10.0
+# Connections that wait for nothing cost little; beyond so many the server answers 503 itself.
+CONNECTIONS = 1000
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen, and behind whom.
+
+    Attributes:
+        host: address to listen on.
+        port: to listen on.
+        proxies: comma-separated addresses of the proxies whose `X-Forwarded-For` tells the
+            client's address, None if clients come directly.
+    """
+
+    host: str
+    port: int
+    proxies: str | None = None
+
+
+def serve(
+    storage: StorageSettings,
+    model: str,
+    address: Address,
+    limits: ServingLimits,
+    api_key: ApiKey | None,
+) -> None:
+    """Answer until the process is asked to end.
+
+    Args:
+        storage: where the model is.
+        model: whose champion answers.
+        address: where to listen.
+        limits: of requests.
+        api_key: what requests must show, None to let everybody in.
+    """
+    metrics = Metrics()
+    store = Store(storage.impatient(STORAGE_RETRY_SECONDS))
+    keeper = ChampionKeeper(store, model, limits, metrics)
+    app = create_app(keeper, metrics, limits, api_key)
+    logger.info("listening on http://%s:%d", address.host, address.port)
+    options = server_options(address.proxies)
+    uvicorn.run(app, host=address.host, port=address.port, log_config=None, **options)
+
+
+def server_options(proxies: str | None) -> dict[str, Any]:
+    """Return uvicorn's settings, apart from where to listen and what to log.
+
+    Args:
+        proxies: see `Address`.
+    """
+    return {
+        "access_log": False,  # it would show what clients put into the query
+        "server_header": False,
+        "proxy_headers": proxies is not None,
+        "forwarded_allow_ips": proxies,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": LAST_ANSWERS_SECONDS,
+        "limit_concurrency": CONNECTIONS,
+    }
