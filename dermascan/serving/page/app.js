@@ -100,6 +100,7 @@ function showTools() {
   const chosen = chosenItems().length;
   const busy = items.some((item) => item.busy || ["waiting", "loading"].includes(item.heat));
   const answered = items.some((item) => item.result);
+  find("#opacity").hidden = !items.some((item) => item.showHeat);
   find("#results").hidden = items.length === 0;
   document.body.classList.toggle("filled", items.length > 0);
   showWords(".drop-title", t(wayIn(items.length > 0)));
@@ -146,11 +147,8 @@ function showButton(name, shown, text) {
 }
 
 function summary() {
-  const { total, cancelled, ...counts } = session.counts();
-  const parts = Object.entries(counts).filter(([, n]) => n > 0);
-  const words = parts.map(([kind, n]) => t(`results.${kind}`, { n }));
-  if (cancelled) words.push(t("results.cancelled.n", { n: cancelled }));
-  return [t("results.total", { n: total }), ...words].join(", ");
+  const parts = Object.entries(session.counts()).filter(([, n]) => n > 0);
+  return parts.map(([kind, n]) => t(`results.count.${kind}`, { n })).join(", ");
 }
 
 /** Offer to analyse again what an older version of the model scored. */

@@ -44,10 +44,10 @@ export function classList(item, classes) {
       const bar = classBar(item.result.probabilities[code] ?? 0, kind);
       return el("div", {}, el("dt", { text: className(code, name) }), el("dd", {}, ...bar));
     });
-    const heading = kind ? [el("p", { class: "group", text: t(`card.${kind}`) })] : [];
+    const heading = kind ? [el("p", { class: "group", text: t(`card.kind.${kind}`) })] : [];
     return rows.length ? [...heading, el("dl", { class: "classes" }, ...rows)] : [];
   });
-  return el("div", { class: "class-list" }, ...groups);
+  return el("div", { class: "class-list", role: "group", "aria-label": t("card.classes") }, ...groups);
 }
 
 const KINDS = ["malignant", "benign", undefined];

@@ -1,6 +1,6 @@
 /** One image as a card: photograph, progress, and what the model makes of it. */
 import { classList, className, riskBar, verdict } from "./bars.js";
-import { button, el, fileName, rebuild } from "./dom.js";
+import { announce, button, el, fileName, rebuild } from "./dom.js";
 import { heatCanvas, isCropped } from "./heat.js";
 import { isAbove } from "./session.js";
 import { percent, t, wholePercent } from "./text.js";
@@ -151,6 +151,10 @@ export class Card {
     return heat === "ready" ? say(heatCaption(this.#item, this.#classes(this.#item))) : null;
   }
 
+  #nameOf({ image_class: code }) {
+    return this.#classes(this.#item).find((each) => each.code === code)?.name;
+  }
+
   async #showHeat() {
     const explanation = shownExplanation(this.#item);
     if (explanation === this.#explained) return;
@@ -161,6 +165,7 @@ export class Card {
     if (this.#explained !== explanation) return;
     this.#canvas = canvas;
     this.#stage.append(canvas);
+    announce(t("card.heat.shown", { name: className(explanation.image_class, this.#nameOf(explanation)) }));
   }
 }
 

@@ -1,7 +1,7 @@
 /** The model that serves now: what the server says of it, kept up to date and shown. */
 import { currentModel } from "./api.js";
 import { className } from "./bars.js";
-import { button, el, rebuild } from "./dom.js";
+import { announce, button, el, rebuild } from "./dom.js";
 import { moment, number, percent, t, tOr, wholePercent } from "./text.js";
 
 const ASK_AGAIN_MS = 60_000;
@@ -14,9 +14,12 @@ export class Model extends EventTarget {
 
   /** Ask the server. What it said before stays if it does not answer. */
   async refresh() {
+    const before = this.info?.version;
     try {
       this.info = await currentModel();
       this.state = "ready";
+      const { version } = this.info;
+      if (before && before !== version) announce(t("model.changed", { version: String(version) }));
     } catch (problem) {
       this.state = STATES[problem.status] ?? "unknown";
     }
@@ -52,7 +55,7 @@ export function showModel(model, box, line) {
 }
 
 function summary({ state, info }) {
-  if (state !== "ready") return t(state === "loading" ? "model.loading" : `model.${state}`);
+  if (state !== "ready") return t(state === "loading" ? "model.loading" : `model.state.${state}`);
   const { name, version, threshold } = info;
   return t("model.summary", { name, version: String(version), threshold: percent(threshold) });
 }
@@ -60,8 +63,8 @@ function summary({ state, info }) {
 function missing(model) {
   if (model.state === "loading") return [el("p", { text: t("model.loading") })];
   return [
-    el("p", { class: "outcome", text: t(`model.${model.state}`) }),
-    el("p", { class: "small", text: tOr(`model.${model.state}.how`, t("hold.key")) }),
+    el("p", { class: "outcome", text: t(`model.state.${model.state}`) }),
+    el("p", { class: "small", text: tOr(`model.state.${model.state}.how`, t("hold.key")) }),
     button("ask", t("model.again"), () => model.refresh()),
   ];
 }
