@@ -19,7 +19,7 @@ Pause this DAG to switch the watcher off. What arrives meanwhile is started when
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Asset, AssetWatcher, TriggerRule, dag, task
@@ -40,6 +40,13 @@ INCOMING = Asset(
 
 
 STARTED = {"success", "skipped"}  # skipped: the run was there already
+
+
+class StartRun(TriggerDagRunOperator):
+    """Starts a run, and takes the name of a folder for what it is: not for a template."""
+
+    template_fields = ()
+    template_fields_renderers: ClassVar[dict[str, str]] = {}
 
 
 def run_of(found: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +91,7 @@ def watch_incoming() -> None:
             raise PermanentError(f"not started, see the logs of `start`: {', '.join(left)}")
 
     found = find()
-    start = TriggerDagRunOperator.partial(
+    start = StartRun.partial(
         task_id="start",
         trigger_dag_id="batch_inference",
         logical_date=None,  # so that only its identifier tells one run from another
