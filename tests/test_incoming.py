@@ -348,20 +348,20 @@ def interleave(store: Store, seed: int, prefix: str) -> tuple[Orchestrator, set[
     return orchestrator, {state.identifier for state in states if state}
 
 
-def require_one_run_a_folder(store: Store, seed: int) -> None:
-    orchestrator, states = interleave(store, seed, f"r{seed}-")
-    assert sorted(run.rsplit("__")[-1] for run in orchestrator.runs) == sorted(states)
-    assert len(states) == 3
-    assert claims(store) == []
-    store.delete([found.key for found in store.list("")])
+def require_one_run_a_folder_in(store: Store, seeds: int) -> None:
+    for seed in range(seeds):
+        orchestrator, states = interleave(store, seed, f"r{seed}-")
+        assert sorted(run.rsplit("__")[-1] for run in orchestrator.runs) == sorted(states)
+        assert len(states) == 3
+        assert claims(store) == []
+        store.delete([found.key for found in store.list("")])
 
 
 @pytest.mark.timeout(60 + 10 * INTERLEAVINGS)
 def test_runs_under_any_interleaving_of_watchers_starters_and_kills_are_one_a_folder(
     store, one_request_at_a_time
 ):
-    for seed in range(INTERLEAVINGS):
-        require_one_run_a_folder(store, seed)
+    require_one_run_a_folder_in(store, seeds=INTERLEAVINGS)
 
 
 def noted_before_it_is_started(store: Store, state: incoming.FolderState) -> bool:
@@ -378,5 +378,4 @@ def test_the_test_above_finds_what_it_is_there_to_find(
 ):
     monkeypatch.setattr(incoming, name, broken)
     with pytest.raises(AssertionError):
-        for seed in range(30):
-            require_one_run_a_folder(store, seed)
+        require_one_run_a_folder_in(store, seeds=30)
