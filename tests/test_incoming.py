@@ -25,8 +25,11 @@ from dermascan.incoming import (
     look,
     pending_claims,
 )
+from dermascan.inference import resolve
 from dermascan.layout import IncomingKeys
+from dermascan.registry import Decision, ModelReference, promote
 from dermascan.storage import Store
+from dermascan.versions import publish_version
 
 INTERLEAVINGS = int(os.environ.get("DERMASCAN_RACES", "5"))
 QUIET = 60.0
@@ -144,6 +147,19 @@ def test_folder_whatever_it_is_called_has_a_run_identifier_that_airflow_takes(st
     assert not any(".." in each.run_id for each in found)
 
 
+def test_marker_is_no_image_to_be_scored_or_rejected(store, tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"graph")
+    publish_version(store, "skin", 1, tmp_path)
+    promote(store, "skin", 1, Decision("ann", "because"))
+    drop(store, "a", "1.jpg")
+    before = resolve(store, "incoming/a/", ModelReference("skin", "champion"))
+    drop(store, "a", "_READY")
+
+    after = resolve(store, "incoming/a/", ModelReference("skin", "champion"))
+
+    assert (after.objects, after.run) == (1, before.run)
+
+
 # What comes later
 
 
@@ -201,7 +217,7 @@ def test_folder_that_is_deleted_is_forgotten(store, watcher, clock):
 def test_claim_that_nobody_takes_up_is_told_of_again_less_and_less_often(store, watcher, clock):
     drop(store, "a", "1.jpg", "_READY")
     told = []
-    for second in range(0, 10 * int(REMIND_SECONDS), 10):
+    for second in range(0, 10 * int(REMIND_SECONDS), 60):
         clock.seconds = 1000.0 + second
         if watcher.poll(store):
             told.append(second)
