@@ -37,7 +37,7 @@ from common import DEFAULT_ARGS, PREDICTIONS, open_store, params
             "incoming/",
             type="string",
             minLength=1,
-            maxLength=1024,
+            maxLength=1100,  # of a key, after s3:// and a bucket
             title="Prefix",
             description_md="`s3://bucket/prefix`, or a prefix in the bucket of `dermascan_s3`.",
         ),

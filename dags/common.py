@@ -71,33 +71,13 @@ def open_store() -> Store:
         InputError: there is no such connection, it names no usable bucket, or a
             `DERMASCAN_S3_*_SECONDS` variable of the worker is no number of seconds.
     """
-    from pydantic import SecretStr, ValidationError  # noqa: PLC0415  # keeps parsing fast
-
-    from dermascan.errors import InputError  # noqa: PLC0415  # keeps parsing fast
-    from dermascan.settings import (  # noqa: PLC0415  # keeps parsing fast
-        StorageSettings,
-        patience_from_environment,
-    )
+    from dermascan.settings import storage_of_connection  # noqa: PLC0415  # keeps parsing fast
     from dermascan.storage import Store  # noqa: PLC0415  # keeps parsing fast
 
-    connection = _connection(STORAGE_CONNECTION)
-    extra = connection.extra_dejson
-    bucket = extra.get("service_config", {}).get("s3", {}).get("bucket_name")
-    try:
-        settings = StorageSettings(
-            bucket=bucket,
-            endpoint_url=extra.get("endpoint_url"),
-            region=extra.get("region_name", "us-east-1"),
-            access_key_id=connection.login,
-            secret_access_key=SecretStr(connection.password) if connection.password else None,
-            patience=patience_from_environment(),
-        )
-    except ValidationError as error:
-        raise InputError(
-            f"connection {STORAGE_CONNECTION!r} names no usable bucket ({bucket!r}): set its "
-            'extra to {"service_config": {"s3": {"bucket_name": "..."}}}'
-        ) from error
-    return Store(settings)
+    found = _connection(STORAGE_CONNECTION)
+    return Store(
+        storage_of_connection(STORAGE_CONNECTION, found.login, found.password, found.extra_dejson)
+    )
 
 
 def open_archive() -> IsicClient:
@@ -138,3 +118,11 @@ def run_address() -> str:
     """Return `dag_id/run_id` of the current run, for records of who did what."""
     run = get_current_context()["dag_run"]
     return f"{run.dag_id}/{run.run_id}"
+
+
+def states_of(task_id: str) -> dict[str, str | None]:
+    """Return the states of a task of the current run; those of a mapped task by `<task>_<index>`."""
+    context = get_current_context()
+    run = context["dag_run"]
+    states = context["ti"].get_task_states(run.dag_id, task_ids=[task_id], run_ids=[run.run_id])
+    return dict(states.get(run.run_id, {}))

@@ -21,7 +21,7 @@ from dermascan.decoding import decoding_slots
 from dermascan.errors import InputError, NotFoundError
 from dermascan.fingerprint import canonical_json, fingerprint, sha256_hex
 from dermascan.imaging import ImageRefusedError, Preprocessing, decode, prepare, thumbnail
-from dermascan.layout import part, prediction_staging, predictions
+from dermascan.layout import is_ready_marker, part, prediction_staging, predictions
 from dermascan.progress import Progress
 from dermascan.registry import ModelReference, fetch_version, resolve_version
 from dermascan.shards import cut, shard_count
@@ -131,6 +131,8 @@ def resolve(store: Store, prefix: str, reference: ModelReference) -> BatchPlan:
     with tempfile.TemporaryFile() as spool:
         objects, content = 0, fingerprint([str(address), reference.model, STEP_VERSION])
         for found in images.list(address.prefix):
+            if is_ready_marker(found.key):
+                continue
             content = fingerprint([content, found.key, found.size, found.etag])
             spool.write(canonical_json(asdict(found)) + b"\n")
             objects += 1

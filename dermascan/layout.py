@@ -6,6 +6,7 @@ from dermascan.errors import InputError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+READY = "_READY"
 
 
 def checked_name(kind: str, name: str) -> str:
@@ -170,3 +171,34 @@ def prediction_staging(run: str) -> str:
 def predictions(run: str) -> str:
     """Return the prefix of one batch-inference run."""
     return f"predictions/{checked_name('run', run)}/"
+
+
+class IncomingKeys:
+    """Keys of the folders that arrive to be scored, and of what is known of them.
+
+    What is known lies outside of `incoming/`: it is of a folder's state, not in the folder.
+    """
+
+    root = "incoming/"
+    pending = "incoming-watch/pending/"
+    started = "incoming-watch/started/"
+
+    @classmethod
+    def claim(cls, state: str) -> str:
+        """Return the key that asks for a run over a folder in a state, until it is started."""
+        return f"{cls.pending}{state}.json"
+
+    @classmethod
+    def start(cls, state: str) -> str:
+        """Return the key that tells which run was started over a folder in a state."""
+        return f"{cls.started}{state}.json"
+
+    @staticmethod
+    def ready(folder: str) -> str:
+        """Return the key of the marker by which people say that a folder is complete."""
+        return f"{folder}{READY}"
+
+
+def is_ready_marker(key: str) -> bool:
+    """Tell whether an object only says that the folder around it is complete."""
+    return key.rsplit("/", 1)[-1] == READY

@@ -6,13 +6,14 @@ looks at the environment.
 
 import os
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from dermascan.errors import InputError
 
 PUBLIC_ISIC_URL = "https://api.isic-archive.com"
+SecondsT = TypeVar("SecondsT", bound=BaseModel)
 
 
 class StoragePatience(BaseModel):
@@ -54,6 +55,20 @@ class StorageSettings(BaseModel):
         """Return the same with less patience, for callers that wait or ask in their own way."""
         patience = self.patience.model_copy(update={"retry_seconds": retry_seconds})
         return self.model_copy(update={"patience": patience})
+
+
+class WatchSettings(BaseModel):
+    """How folders that arrive under `incoming/` are watched, in seconds.
+
+    Attributes:
+        poll_seconds: from one look to the next.
+        quiet_seconds: how long a folder without `_READY` stays unchanged until it is complete.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    poll_seconds: float = Field(default=10.0, gt=0)
+    quiet_seconds: float = Field(default=300.0, gt=0)
 
 
 class Settings(BaseModel):
@@ -98,12 +113,59 @@ def patience_from_environment(environment: Mapping[str, str] = os.environ) -> St
     Raises:
         InputError: one of them is not a number of seconds.
     """
-    names = {name: f"DERMASCAN_S3_{name.upper()}" for name in StoragePatience.model_fields}
+    return _seconds_from_environment(StoragePatience, "DERMASCAN_S3_", environment)
+
+
+def watch_from_environment(environment: Mapping[str, str] = os.environ) -> WatchSettings:
+    """Read `DERMASCAN_INCOMING_POLL_SECONDS` and `DERMASCAN_INCOMING_QUIET_SECONDS`.
+
+    Raises:
+        InputError: one of them is not a number of seconds, or is out of range.
+    """
+    return _seconds_from_environment(WatchSettings, "DERMASCAN_INCOMING_", environment)
+
+
+def storage_of_connection(
+    name: str, login: str | None, password: str | None, extra: Mapping[str, Any]
+) -> StorageSettings:
+    """Read an orchestrator's connection of the kind that describes an S3 server.
+
+    Args:
+        name: of the connection, for messages.
+        login: the access key's identifier, None for the ambient identity.
+        password: the secret key.
+        extra: `endpoint_url`, `region_name`, and the bucket in `service_config`.
+
+    Raises:
+        InputError: it names no usable bucket, or a `DERMASCAN_S3_*_SECONDS` variable is no
+            number of seconds.
+    """
+    bucket = extra.get("service_config", {}).get("s3", {}).get("bucket_name")
+    try:
+        return StorageSettings(
+            bucket=bucket,
+            endpoint_url=extra.get("endpoint_url"),
+            region=extra.get("region_name", "us-east-1"),
+            access_key_id=login,
+            secret_access_key=SecretStr(password) if password else None,
+            patience=patience_from_environment(),
+        )
+    except ValidationError as error:
+        raise InputError(
+            f"connection {name!r} names no usable bucket ({bucket!r}): set its "
+            'extra to {"service_config": {"s3": {"bucket_name": "..."}}}'
+        ) from error
+
+
+def _seconds_from_environment(
+    model: type[SecondsT], prefix: str, environment: Mapping[str, str]
+) -> SecondsT:
+    names = {name: f"{prefix}{name.upper()}" for name in model.model_fields}
     given = {
         name: environment[variable] for name, variable in names.items() if variable in environment
     }
     try:
-        return StoragePatience.model_validate(given)
+        return model.model_validate(given)
     except ValidationError as error:
         wrong = ", ".join(names[str(problem["loc"][0])] for problem in error.errors())
         raise InputError(f"{wrong}: give a number of seconds above 0") from error

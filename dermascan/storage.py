@@ -191,15 +191,18 @@ class Store:
 
     def list_dated(self, prefix: str) -> Iterator[tuple[ObjectInfo, datetime]]:
         """Yield the objects under a prefix, each with the time of its last change (UTC)."""
-        token: str | None = None
-        while True:
-            page = self._call(partial(self._page, prefix, token), prefix, "list")
+        for page in self._pages(prefix):
             for entry in page.get("Contents", []):
                 found = ObjectInfo(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
                 yield found, entry["LastModified"]
-            if not page["IsTruncated"]:
-                return
-            token = page["NextContinuationToken"]
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the prefixes that end in the first `/` after a prefix, in key order.
+
+        What is in them is not listed: one request tells of 1,000 folders, however full.
+        """
+        for page in self._pages(prefix, delimiter="/"):
+            yield from (entry["Prefix"] for entry in page.get("CommonPrefixes", []))
 
     def unfinished_uploads(self) -> Iterator[UnfinishedUpload]:
         """Yield the uploads in parts that were neither completed nor given up."""
@@ -340,10 +343,20 @@ class Store:
         span = (start, start + PART_BYTES)
         return _Found.of(obstore.get(self._objects, key, options={"range": span}))
 
-    def _page(self, prefix: str, token: str | None) -> "ListObjectsV2OutputTypeDef":
+    def _pages(self, prefix: str, delimiter: str = "") -> Iterator["ListObjectsV2OutputTypeDef"]:
+        token: str | None = None
+        while True:
+            page = self._call(partial(self._page, prefix, delimiter, token), prefix, "list")
+            yield page
+            if not page["IsTruncated"]:
+                return
+            token = page["NextContinuationToken"]
+
+    def _page(self, prefix: str, delimiter: str, token: str | None) -> "ListObjectsV2OutputTypeDef":
         ask = partial(
             self._s3.list_objects_v2, Bucket=self.bucket, Prefix=prefix, MaxKeys=PAGE_KEYS
         )
+        ask = partial(ask, Delimiter=delimiter) if delimiter else ask
         return ask() if token is None else ask(ContinuationToken=token)
 
     def _put(self, key: str, data: bytes | Path, content_type: str) -> str:

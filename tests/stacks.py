@@ -1,7 +1,17 @@
-"""Ports for stacks that tests start beside whatever else runs on the machine."""
+"""Stacks that tests start beside whatever else runs on the machine."""
 
-from dermascan.stack import ports
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from dermascan.stack import ports, processes
+from dermascan.stack.embedded import EmbeddedStack
+from dermascan.stack.layout import StackPaths
 from dermascan.stack.ports import Ports
+
+PROJECT = Path(__file__).parents[1]
 
 
 def free_ports() -> Ports:
@@ -11,3 +21,33 @@ def free_ports() -> Ports:
         wanted.add(ports.any_free())
     airflow, s3, mlflow, serving = wanted
     return Ports(airflow=airflow, s3=s3, mlflow=mlflow, serving=serving)
+
+
+def stack_in(state: Path) -> EmbeddedStack:
+    """Prepare a stack of this project with a state and ports of its own."""
+    paths = StackPaths(PROJECT, state, PROJECT / "dags", PROJECT / "plugins")
+    paths.create()
+    ports.save(paths.ports, free_ports())
+    return EmbeddedStack(paths)
+
+
+def kill(stack: EmbeddedStack, part: str) -> None:
+    """Kill a part with all its descendants, as a machine that loses power does."""
+    members = processes.members(stack._records()[part], stack.paths.state)
+    for process in members:
+        process.kill()
+    psutil.wait_procs(members, timeout=10)
+
+
+def runs_of(stack: EmbeddedStack, dag_id: str) -> list[dict]:
+    """Return all runs of a DAG as Airflow's REST API tells of them."""
+    with stack.airflow_api() as api:
+        return list(api._pages(f"/dags/{dag_id}/dagRuns", "dag_runs"))
+
+
+def wait_until(happened: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait for something to happen, and fail if it does not."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, what
+        time.sleep(1)

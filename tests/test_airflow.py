@@ -3,7 +3,6 @@
 import io
 import json
 import time
-from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from archives import row, serving, write_folder
 from planted import MARKERS, plant
 from pydantic import SecretStr
-from stacks import free_ports
+from stacks import kill, runs_of, stack_in, wait_until
 from traces import traces, traces_in_folder
 
 from dermascan.dataset import read_pointer
@@ -22,11 +21,10 @@ from dermascan.evaluation import CLASS_COLUMNS, Evaluation, evaluate
 from dermascan.isic.synthetic import write_archive
 from dermascan.layout import TrainingKeys
 from dermascan.registry import Decision, history, promote
-from dermascan.stack import credentials, ports
+from dermascan.stack import credentials
 from dermascan.stack.airflow_api import Run
 from dermascan.stack.connections import ARCHIVE
-from dermascan.stack.embedded import EmbeddedStack, UpRequest
-from dermascan.stack.layout import StackPaths
+from dermascan.stack.embedded import UpRequest
 from dermascan.stack.runs import (
     ENDED,
     RunOutcome,
@@ -39,7 +37,6 @@ from dermascan.stack.runs import (
 from dermascan.storage import Store
 from dermascan.versions import publish_version
 
-PROJECT = Path(__file__).parents[1]
 RUN_TIMEOUT = 400
 
 pytestmark = pytest.mark.timeout(900)
@@ -64,14 +61,13 @@ def archive(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory, archive):
-    state = tmp_path_factory.mktemp("stack") / "state"
-    paths = StackPaths(PROJECT, state, PROJECT / "dags", PROJECT / "plugins")
-    paths.create()
-    ports.save(paths.ports, free_ports())
-    embedded = EmbeddedStack(paths)
-    embedded.up(UpRequest(isic_url=archive))
-    yield embedded
-    embedded.down()
+    embedded = stack_in(tmp_path_factory.mktemp("stack") / "state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DERMASCAN_INCOMING_POLL_SECONDS", "1")
+        patch.setenv("DERMASCAN_INCOMING_QUIET_SECONDS", "5")
+        embedded.up(UpRequest(isic_url=archive))
+        yield embedded
+        embedded.down()
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +212,34 @@ def test_connections_are_in_the_metadata_database_without_secrets_in_sight(stack
     assert json.loads(known.extra)["service_config"]["s3"]["bucket_name"] == "dermascan"
     secret = stack.storage_settings().secret_access_key.get_secret_value()
     assert secret not in known.model_dump_json()
+
+
+# What starts by itself
+
+
+def test_folders_that_arrive_have_one_run_each_though_the_triggerer_is_killed(stack, bucket, api):
+    def drop(name: str, *others: str) -> None:
+        for other in ("no-image.jpg", *others):
+            bucket.put(f"incoming/{name}/{other}", b"no image")
+
+    def started() -> list[str]:
+        runs = runs_of(stack, "batch_inference")
+        return sorted(run["conf"]["prefix"] for run in runs if "incoming/" in run["conf"]["prefix"])
+
+    drop("{{ 7 * 7 }}", "_READY")
+    drop("quiet")
+    wait_until(lambda: any(bucket.list("incoming-watch/")), 120, "nothing is claimed")
+    kill(stack, "triggerer")
+    drop("late", "_READY")
+    stack.up(UpRequest())
+
+    names = ("late", "quiet", "{{ 7 * 7 }}")
+    everything = [f"s3://dermascan/incoming/{name}/" for name in names]
+    wait_until(lambda: len(started()) >= len(names), 180, "a folder has no run")
+    wait_until(lambda: not any(bucket.list("incoming-watch/pending/")), 120, "a claim is left")
+    assert started() == everything
+    (late,) = [run for run in runs_of(stack, "batch_inference") if "late" in run["dag_run_id"]]
+    assert late["note"].startswith("Started for s3://dermascan/incoming/late/: 1 objects")
 
 
 # What waits for a person

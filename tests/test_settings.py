@@ -1,7 +1,13 @@
 import pytest
 
 from dermascan.errors import InputError
-from dermascan.settings import StoragePatience, settings_from_environment
+from dermascan.settings import (
+    StoragePatience,
+    WatchSettings,
+    settings_from_environment,
+    storage_of_connection,
+    watch_from_environment,
+)
 
 BUCKET = {"DERMASCAN_BUCKET": "somewhere"}
 
@@ -21,3 +27,16 @@ def test_patience_when_set_is_read_in_seconds():
 def test_patience_when_a_time_is_no_time_names_the_variable(value: str):
     with pytest.raises(InputError, match="DERMASCAN_S3_CONNECT_SECONDS: give a number of seconds"):
         settings_from_environment(BUCKET | {"DERMASCAN_S3_CONNECT_SECONDS": value})
+
+
+def test_watch_when_set_is_read_in_seconds_and_otherwise_the_documented_one():
+    assert watch_from_environment({}) == WatchSettings(poll_seconds=10, quiet_seconds=300)
+    given = {"DERMASCAN_INCOMING_QUIET_SECONDS": "7.5"}
+    assert watch_from_environment(given).quiet_seconds == 7.5
+    with pytest.raises(InputError, match="DERMASCAN_INCOMING_POLL_SECONDS: give a number"):
+        watch_from_environment({"DERMASCAN_INCOMING_POLL_SECONDS": "0"})
+
+
+def test_connection_that_names_no_bucket_is_refused_by_name():
+    with pytest.raises(InputError, match="connection 'mine' names no usable bucket"):
+        storage_of_connection("mine", None, None, {})

@@ -11,7 +11,7 @@ def main(path: Path) -> None:
     from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415
     from airflow.providers.standard.operators import hitl  # noqa: F401, PLC0415
 
-    sys.path.insert(0, str(path.parent))
+    sys.path[:0] = [str(path.parent), str(path.parents[1] / "plugins")]
     started = time.perf_counter()
     bag = DagBag(path, bundle_name="dags-folder")
     seconds = time.perf_counter() - started

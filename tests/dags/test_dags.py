@@ -37,7 +37,7 @@ def answers(tmp_path_factory):
 
 
 def test_dags_are_those_that_the_design_names(parsed):
-    named = {"ingest_isic", "train_model", "batch_inference", "rollback_model"}
+    named = {"ingest_isic", "train_model", "batch_inference", "rollback_model", "watch_incoming"}
     assert {dag for facts in parsed.values() for dag in facts["dags"]} == named
 
 
@@ -54,7 +54,7 @@ def test_dag_files_import_nothing_heavy(parsed):
 def test_every_param_explains_itself(parsed):
     for facts in parsed.values():
         for dag_id, dag in facts["dags"].items():
-            assert dag["params"], dag_id
+            assert dag["params"] or dag_id == "watch_incoming", dag_id  # which its asset starts
             for name, param in dag["params"].items():
                 assert param["schema"].get("title"), (dag_id, name)
                 assert param["description"], (dag_id, name)
@@ -128,6 +128,15 @@ def test_approval_lets_only_a_person_approve(answers):
     assert outcomes["approved"] == {"options": ["Approve"], "by": {"id": "7", "name": "ann"}}
     assert outcomes["rejected"] == "HITLRejectException"  # fails the task, and so the run
     assert outcomes["timed out"] == "HITLRejectException"
+
+
+def test_watch_starts_one_run_for_each_folder_and_notes_all_that_were_started(parsed):
+    tasks = parsed["watch_incoming"]["dags"]["watch_incoming"]["tasks"]
+    assert {name: task["upstream"] for name, task in tasks.items()} == {
+        "find": [],
+        "start": ["find"],
+        "acknowledge": ["find", "start"],
+    }
 
 
 def test_rollback_offers_the_versions_and_takes_no_other(answers):

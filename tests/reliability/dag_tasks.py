@@ -11,6 +11,8 @@ from reliability.objects import Snapshot, go_back, take
 from reliability.task_runner import Ended, Order, TaskRunner
 
 from dermascan.fingerprint import sha256_hex
+from dermascan.incoming import IncomingWatcher
+from dermascan.layout import IncomingKeys
 from dermascan.registry import (
     Decision,
     claim_version,
@@ -34,6 +36,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     },
     "batch_inference": {"prefix": "incoming/"},
     "rollback_model": {"to_version": "previous"},
+    "watch_incoming": {},
 }
 
 
@@ -136,6 +139,13 @@ def images_arrive(store: Store) -> None:
     store.put("incoming/no-image.jpg", b"not an image")
 
 
+def folder_arrives(store: Store) -> None:
+    """Let a watcher see and claim a folder that is marked complete."""
+    store.put("incoming/folder/no-image.jpg", b"not an image")
+    store.put(IncomingKeys.ready("incoming/folder/"), b"")
+    IncomingWatcher(quiet_seconds=60).poll(store)
+
+
 def another_champion(store: Store) -> None:
     """Make a later version of the champion's files champion, by hand."""
     copy_champion(store, MODEL, datetime(2026, 1, 2, tzinfo=UTC))
@@ -177,6 +187,8 @@ TASKS = (
     DagTask("batch_inference", "resolve", prepare=images_arrive),
     DagTask("batch_inference", "predict", takes="resolve", mapped=True),
     DagTask("batch_inference", "summarise", takes="resolve"),
+    DagTask("watch_incoming", "find", prepare=folder_arrives),
+    DagTask("watch_incoming", "acknowledge", takes="find"),
     DagTask("rollback_model", "decide"),
     DagTask("rollback_model", "offer", prepare=another_champion),
     DagTask("rollback_model", "rollback"),

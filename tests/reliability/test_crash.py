@@ -24,6 +24,7 @@ ALL = os.environ.get("DERMASCAN_CRASH_SWEEP") == "all"
 SLOW = {"train": 1, "evaluate": 1, "gate": 1, "predict": 1, "promote": 2, "validate": 1}
 MOST = 3
 WAIT_FOR_A_PERSON = {"train_model.approval", "rollback_model.choose"}
+STARTS_A_RUN = {"watch_incoming.start"}  # by an operator of Airflow's, which calls no storage
 GATE = """
 rules:
   - name: enough images
@@ -60,7 +61,9 @@ def test_every_task_of_every_dag_is_swept(chain):
     assert {name for name, has_body in tasks.items() if has_body} == {
         f"{task.dag}.{task.task}" for task in TASKS
     }
-    assert {name for name, has_body in tasks.items() if not has_body} == WAIT_FOR_A_PERSON
+    assert {name for name, has_body in tasks.items() if not has_body} == (
+        WAIT_FOR_A_PERSON | STARTS_A_RUN
+    )
 
 
 @pytest.mark.parametrize("name", [task.name for task in TASKS])

@@ -12,13 +12,21 @@ from reliability.standins import StandInScorer
 from roles import BUCKET
 
 from dermascan.errors import InputError
+from dermascan.incoming import IncomingWatcher, acknowledge, pending_claims
 from dermascan.inference import resolve, score_objects, summarise, write_predictions
 from dermascan.ingest.downloading import download
 from dermascan.ingest.planning import IngestRequest, plan
 from dermascan.ingest.publishing import publish_manifest
 from dermascan.ingest.uploading import upload
 from dermascan.isic.client import IsicClient
-from dermascan.layout import DatasetKeys, ModelKeys, TrainingKeys, prediction_staging, predictions
+from dermascan.layout import (
+    DatasetKeys,
+    IncomingKeys,
+    ModelKeys,
+    TrainingKeys,
+    prediction_staging,
+    predictions,
+)
 from dermascan.learning.checkpoints import Checkpoints, TrainingState
 from dermascan.policies import POLICIES, ROLES, policy_document
 from dermascan.registry import (
@@ -51,6 +59,8 @@ KEYS = {
     "inference staging": prediction_staging("one") + "scores/part-00000.parquet",
     "predictions": predictions("one") + "predictions.parquet",
     "new image": "incoming/ISIC_0000002.jpg",
+    "folder to start": IncomingKeys.claim("f" * 24),
+    "folder started": IncomingKeys.start("f" * 24),
     "something else": "notes/private.txt",
 }
 ALL = "read write delete"
@@ -70,8 +80,8 @@ RIGHTS = {
     },
     "inference": {
         **dict.fromkeys(("version", "champion", "history", "new image"), "read"),
-        "predictions": "read write",
-        "inference staging": ALL,
+        **dict.fromkeys(("predictions", "folder started"), "read write"),
+        **dict.fromkeys(("inference staging", "folder to start"), ALL),
     },
     "serving": dict.fromkeys(("version", "champion", "history"), "read"),
 }
@@ -155,6 +165,11 @@ def test_each_role_with_its_own_rights_does_its_work(owner: Store, tmp_path: Pat
     write_predictions(tmp_path / "scores", rows)
     inferring.put_file(batch.staged("scores", 0, ".parquet"), tmp_path / "scores")
     assert summarise(inferring, batch).scored == 4
+
+    for name in ("1.jpg", "_READY"):
+        owner.put(f"incoming/folder/{name}", b"data")
+    assert IncomingWatcher(quiet_seconds=60).poll(inferring)
+    acknowledge(inferring, pending_claims(inferring))
 
     assert require_champion(serving_, "skin").version == version
     (tmp_path / "served").mkdir()
