@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hostile import encoded, photograph
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter
 
 from dermascan.imaging import ImageFacts, decode, hash_distance, measure
+from dermascan.quality import SMALL_BELOW, quality_warnings
 
 HASHES = st.integers(0, 2**64 - 1).map(lambda number: f"{number:016x}")
 
@@ -85,3 +88,38 @@ def test_perceptual_hash_when_images_are_unrelated_is_far():
 def test_hash_distance_when_compared_counts_differing_digits(a: str, b: str):
     bits = [f"{int(text, 16):064b}" for text in (a, b)]
     assert hash_distance(a, b) == sum(x != y for x, y in zip(*bits, strict=True))
+
+
+PLAIN_FACTS = ImageFacts("JPEG", 600, 450, 50.0, 157.0, 0.0, "0" * 16)
+
+
+def codes_of(**changes: float) -> list[str]:
+    return [warning.code for warning in quality_warnings(replace(PLAIN_FACTS, **changes))]
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [
+        ("blurred", {"sharpness": 9.9}),
+        ("dark", {"brightness": 79.9}),
+        ("bright", {"brightness": 220.1}),
+        ("clipped", {"clipped_fraction": 0.051}),
+        ("small", {"height": SMALL_BELOW - 1}),
+    ],
+)
+def test_quality_warnings_when_one_measure_is_out_of_range_name_it_alone(code, changes):
+    assert codes_of(**changes) == [code]
+
+
+def test_quality_warnings_when_measures_are_at_the_limits_are_none():
+    assert not codes_of(sharpness=10.0, clipped_fraction=0.05, height=SMALL_BELOW)
+    assert not codes_of(brightness=80.0)
+    assert not codes_of(brightness=220.0)
+
+
+def test_quality_warnings_when_several_things_are_wrong_name_each_with_advice():
+    facts = replace(PLAIN_FACTS, sharpness=1.0, brightness=240.0, clipped_fraction=0.37, width=60)
+    warnings = quality_warnings(facts)
+    assert [warning.code for warning in warnings] == ["blurred", "bright", "clipped", "small"]
+    assert "37%" in warnings[2].message
+    assert "60 x 450 pixels" in warnings[3].message
