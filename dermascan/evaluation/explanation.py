@@ -9,7 +9,7 @@ An activation is float32 (N, h, w, classes), before the ReLU, columns as `LESION
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +74,24 @@ def overlay(image: NDArray[np.uint8], heat: Activations) -> NDArray[np.uint8]:
     opacity = OPACITY * heat[..., np.newaxis]
     mixed: NDArray[np.uint8] = np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
     return mixed
+
+
+def overlays(
+    explain: Explain, images: NDArray[np.uint8], classes: Iterable[int]
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield images under the heat maps of one class each.
+
+    Args:
+        explain: `Scorer.explain`.
+        images: uint8 (N, H, W, 3) RGB, prepared for the model.
+        classes: N positions in `LESION_CLASSES`.
+
+    Raises:
+        InputError: the model cannot explain.
+    """
+    size = ImageSize(*images.shape[1:3])
+    for image, activation, index in zip(images, explain(images), classes, strict=True):
+        yield overlay(image, heatmap(activation, index, size))
 
 
 def check_explanations(
