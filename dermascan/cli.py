@@ -13,6 +13,7 @@ from dermascan.commands import (
     gc,
     models,
     policy,
+    predict,
     shared,
     stack,
     trigger,
@@ -51,5 +52,6 @@ ablate.add_to(app)
 acceptance.add_to(app)
 gc.add_to(app)
 policy.add_to(app)
+predict.add_to(app)
 app.add_typer(archive.app, name="archive")
 app.add_typer(models.app, name="models")

@@ -199,8 +199,8 @@ def _scored_shard(
     drawn = pictures.drawn(scoring.scorer)
     found = [drawn.get(key) for key in table["image_key"]]
     return table.assign(
-        picture=[picture and picture.jpeg for picture in found],
-        overlay=[picture and picture.overlay for picture in found],
+        picture=[None if picture is None else picture.jpeg for picture in found],
+        overlay=[None if picture is None else picture.overlay for picture in found],
     )
 
 
