@@ -13,6 +13,7 @@ from dermascan.commands import (
     gc,
     models,
     policy,
+    predict,
     serve,
     shared,
     stack,
@@ -53,5 +54,6 @@ acceptance.add_to(app)
 gc.add_to(app)
 policy.add_to(app)
 serve.add_to(app)
+predict.add_to(app)
 app.add_typer(archive.app, name="archive")
 app.add_typer(models.app, name="models")

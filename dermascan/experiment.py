@@ -15,6 +15,7 @@ from pathlib import Path
 from dermascan.assessment.documents import Verdict, make_card, write_documents
 from dermascan.assessment.head_to_head import compare_with_champion
 from dermascan.assessment.measurement import evaluate_model, headline, run_metrics
+from dermascan.drift.features import REFERENCE_FILE
 from dermascan.errors import ConflictError
 from dermascan.evaluation import Evaluation
 from dermascan.example_set import ExampleSet
@@ -315,6 +316,8 @@ def _publish(
             write_golden(folder, scorer.metadata.preprocessing.image_size, scorer.score)
         for key in (keys.evaluation, candidacy.gate, candidacy.report):
             (folder / Path(key).name).write_bytes(store.get(key))
+        if (reference := store.get_if_present(keys.reference)) is not None:
+            (folder / REFERENCE_FILE).write_bytes(reference)
         card = make_card(store, training, model, str(version))
         (folder / Path(candidacy.card_html).name).write_bytes(card.html)
         (folder / Path(candidacy.card_markdown).name).write_bytes(card.markdown)

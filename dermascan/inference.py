@@ -1,57 +1,71 @@
 """A model version over every object under a prefix, each scored or rejected with a reason."""
 
+import io
 import json
 import logging
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dermascan.decoding import decoding_slots
+from dermascan.drift.comparison import Drift, compare
+from dermascan.drift.features import REFERENCE_FILE, decode_reference, read_reference
+from dermascan.drift.wording import sentence
 from dermascan.errors import InputError, NotFoundError
-from dermascan.fingerprint import canonical_json, fingerprint, sha256_hex
-from dermascan.imaging import ImageRefusedError, Preprocessing, decode, prepare, thumbnail
+from dermascan.fingerprint import canonical_json, fingerprint
+from dermascan.imaging import Preprocessing
 from dermascan.layout import is_ready_marker, part, prediction_staging, predictions
+from dermascan.model.metadata import METADATA_FILE
+from dermascan.pictures import Picture, Pictures
 from dermascan.progress import Progress
 from dermascan.registry import ModelReference, fetch_version, resolve_version
+from dermascan.scoring import (
+    EXTENDED_SCHEMA,
+    PREDICTIONS_SCHEMA,
+    QUALITY_SCHEMA,
+    Examined,
+    Scoring,
+    examine,
+    isic_id_of,
+    write_predictions,
+)
 from dermascan.shards import cut, shard_count
 from dermascan.storage import ObjectInfo, S3Address, Store, concurrently
-from dermascan.taxonomy import LESION_CLASSES
+from dermascan.versions import read_file
 
 if TYPE_CHECKING:
     from dermascan.model.savedmodel import Scorer
 
+__all__ = [
+    "PREDICTIONS_SCHEMA",
+    "QUALITY_SCHEMA",
+    "BatchPlan",
+    "BatchSummary",
+    "isic_id_of",
+    "predict",
+    "resolve",
+    "score_objects",
+    "summarise",
+    "write_predictions",
+]
+
 logger = logging.getLogger(__name__)
 
 STEP_VERSION = 1
-BATCH = 32
 READERS = 8
-ISIC_ID = re.compile(r"ISIC_\d{7}(?!\d)")
-
-PREDICTIONS_SCHEMA = pa.schema(
-    [
-        ("image_key", pa.string()),
-        ("isic_id", pa.string()),
-        ("sha256", pa.string()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("p_malignant", pa.float64()),
-        ("label", pa.string()),
-        ("threshold", pa.float64()),
-        *((f"p_{name}", pa.float64()) for name in LESION_CLASSES),
-        ("model_version", pa.int64()),
-    ]
-)
+# Images that a report shows; a shard may hold all of them.
+PICTURED = 200
 
 
 @dataclass(frozen=True)
@@ -101,16 +115,6 @@ class BatchSummary:
     rejected: int
     malignant: int
     model_version: int
-
-
-@dataclass(frozen=True)
-class _Read:
-    """One object on its way to the model; `image` is None if it was rejected."""
-
-    key: str
-    sha256: str
-    image: NDArray[np.uint8] | None
-    reason: str | None
 
 
 def resolve(store: Store, prefix: str, reference: ModelReference) -> BatchPlan:
@@ -174,16 +178,32 @@ def predict(store: Store, plan: BatchPlan, shard: int) -> bool:
     if body is None:
         _require_finished(store, plan)
         return False
-    from dermascan.model.savedmodel import load_scorer  # noqa: PLC0415  # TensorFlow takes 10 s to import
-
     objects = [ObjectInfo(**json.loads(line)) for line in body.splitlines()]
     with tempfile.TemporaryDirectory() as folder:
-        scorer = load_scorer(fetch_version(store, plan.model, plan.version, Path(folder)))
         path = Path(folder) / "scores.parquet"
-        rows = score_objects(store.in_bucket(plan.bucket), objects, scorer, plan.version)
-        write_predictions(path, rows)
+        table = _scored_shard(store, plan, objects, Path(folder))
+        write_predictions(path, [table], EXTENDED_SCHEMA)
         store.put_file(scores_key, path)
     return True
+
+
+def _scored_shard(
+    store: Store, plan: BatchPlan, objects: list[ObjectInfo], folder: Path
+) -> pd.DataFrame:
+    """Score a shard and draw those of its images that the report may show."""
+    from dermascan.model.savedmodel import load_scorer  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+    files = fetch_version(store, plan.model, plan.version, folder)
+    pictures = Pictures(PICTURED)
+    scoring = Scoring(load_scorer(files), plan.version, read_reference(files), pictures)
+    tables = _tables(store.in_bucket(plan.bucket), objects, scoring)
+    table = pd.concat(tables, ignore_index=True)
+    drawn = pictures.drawn(scoring.scorer)
+    found = [drawn.get(key) for key in table["image_key"]]
+    return table.assign(
+        picture=[None if picture is None else picture.jpeg for picture in found],
+        overlay=[None if picture is None else picture.overlay for picture in found],
+    )
 
 
 def _require_finished(store: Store, plan: BatchPlan) -> None:
@@ -210,12 +230,15 @@ def score_objects(
         scorer: the loaded model.
         version: its version, for the table.
     """
+    return _tables(images, objects, Scoring(scorer, version))
+
+
+def _tables(images: Store, objects: list[ObjectInfo], scoring: Scoring) -> Iterator[pd.DataFrame]:
     progress = Progress(logger, "images", len(objects))
-    reader = _Reader(images, scorer.metadata.preprocessing)
-    reads = iter(concurrently(reader.read, objects, READERS))
-    while batch := list(islice(reads, BATCH)):
-        yield _score_batch(batch, scorer, version)
-        progress.advance(len(batch))
+    reader = _Reader(images, scoring.scorer.metadata.preprocessing)
+    for table in scoring.tables(concurrently(reader.read, objects, READERS)):
+        yield table
+        progress.advance(len(table))
 
 
 class _Reader:
@@ -225,64 +248,17 @@ class _Reader:
         self._images, self._preprocessing = images, preprocessing
         self._decoding = decoding_slots()
 
-    def read(self, found: ObjectInfo) -> _Read:
+    def read(self, found: ObjectInfo) -> Examined:
         most = self._preprocessing.limits.max_bytes
         if found.size > most:
             detail = f"too_large: {found.size} bytes, at most {most} are read"
-            return _Read(found.key, "", None, detail)
+            return Examined(found.key, reason=detail)
         try:
             data = self._images.get(found.key)
         except NotFoundError:
-            return _Read(found.key, "", None, "gone: it was deleted after the run was planned")
-        digest = sha256_hex(data)
-        try:
-            return _Read(found.key, digest, self._prepared(data), None)
-        except ImageRefusedError as error:
-            return _Read(found.key, digest, None, f"{error.reason}: {error.detail}")
-
-    def _prepared(self, data: bytes) -> NDArray[np.uint8]:
+            return Examined(found.key, reason="gone: it was deleted after the run was planned")
         with self._decoding:
-            image = decode(data, self._preprocessing.limits)
-            return prepare(image, self._preprocessing)
-
-
-def _score_batch(batch: list[_Read], scorer: "Scorer", version: int) -> pd.DataFrame:
-    threshold = scorer.metadata.threshold
-    table = pd.DataFrame(
-        {
-            "image_key": [read.key for read in batch],
-            "isic_id": [isic_id_of(read.key) for read in batch],
-            "sha256": [read.sha256 or None for read in batch],
-            "status": ["rejected" if read.image is None else "ok" for read in batch],
-            "reason": [read.reason for read in batch],
-            "threshold": threshold,
-            "model_version": version,
-        }
-    )
-    accepted = [i for i, read in enumerate(batch) if read.image is not None]
-    if accepted:
-        scores = scorer.score(np.stack([image for r in batch if (image := r.image) is not None]))
-        table.loc[accepted, "p_malignant"] = scores.p_malignant
-        for column, name in enumerate(LESION_CLASSES):
-            table.loc[accepted, f"p_{name}"] = scores.probabilities[:, column]
-        labels = np.where(scores.p_malignant >= threshold, "malignant", "benign")
-        table.loc[accepted, "label"] = labels
-    return table.reindex(columns=PREDICTIONS_SCHEMA.names)
-
-
-def isic_id_of(key: str) -> str | None:
-    """Return the ISIC identifier that an object's name begins with, None if it has none."""
-    found = ISIC_ID.match(key.rsplit("/", 1)[-1])
-    return found.group() if found else None
-
-
-def write_predictions(path: Path, tables: Iterable[pd.DataFrame]) -> None:
-    """Write tables of predictions as one Parquet file, holding one table at a time."""
-    with pq.ParquetWriter(path, PREDICTIONS_SCHEMA, compression="zstd") as writer:
-        for table in tables:
-            writer.write_table(
-                pa.Table.from_pandas(table, schema=PREDICTIONS_SCHEMA, preserve_index=False)
-            )
+            return examine(found.key, data, self._preprocessing)
 
 
 def summarise(store: Store, plan: BatchPlan) -> BatchSummary:
@@ -318,15 +294,19 @@ def _summary_if_complete(store: Store, plan: BatchPlan) -> BatchSummary | None:
 
 
 def _write_results(store: Store, plan: BatchPlan) -> BatchSummary:
-    with tempfile.TemporaryDirectory() as folder:
-        table = _merge(store, plan, Path(folder))
-        store.put_file(f"{plan.output}predictions.parquet", Path(folder) / "predictions.parquet")
-        store.put_file(
-            f"{plan.output}predictions.csv", Path(folder) / "predictions.csv", "text/csv"
-        )
-    report = _report(store, plan, table)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        merged = _merge(store, plan, folder)
+        for path in sorted(folder.glob("*.parquet")):
+            store.put_file(f"{plan.output}{path.name}", path)
+        store.put_file(f"{plan.output}predictions.csv", folder / "predictions.csv", "text/csv")
+    drift = _drift(store, plan, merged.features)
+    if drift is not None:
+        store.put_json(f"{plan.output}drift.json", asdict(drift))
+        logger.info("%s", sentence(drift))
+    report = _report(store, plan, merged, drift)
     store.put(f"{plan.output}report.html", report.encode(), "text/html; charset=utf-8")
-    summary = _summary(plan, table)
+    summary = _summary(plan, merged.table)
     store.put_json(plan.success_key, asdict(summary))
     return summary
 
@@ -335,53 +315,109 @@ def _delete_staging(store: Store, plan: BatchPlan) -> None:
     store.delete([found.key for found in store.list(prediction_staging(plan.run))])
 
 
-def _merge(store: Store, plan: BatchPlan, folder: Path) -> pd.DataFrame:
-    merged = folder / "predictions.parquet"
-    with pq.ParquetWriter(merged, PREDICTIONS_SCHEMA, compression="zstd") as writer:
-        for shard in range(plan.shards):
-            shard_path = folder / "shard.parquet"
-            store.get_file(plan.staged("scores", shard, ".parquet"), shard_path)
-            writer.write_table(pq.read_table(shard_path))
-    table = pq.read_table(merged)
+@dataclass(frozen=True, eq=False)
+class _Merged:
+    """All shards together.
+
+    Attributes:
+        table: with the columns of `PREDICTIONS_SCHEMA`, and those of `QUALITY_SCHEMA` if the
+            images were measured.
+        features: float32 (N, features) of the scored images, for `dermascan.drift`; None if the
+            model version has no reference.
+        pictures: of the images of highest risk in each shard.
+    """
+
+    table: pd.DataFrame
+    features: NDArray[np.float32] | None
+    pictures: dict[str, Picture]
+
+
+def _merge(store: Store, plan: BatchPlan, folder: Path) -> _Merged:
+    shards = [_read_shard(store, plan, shard) for shard in range(plan.shards)]
+    table = pa.concat_tables(shards)
     if table.num_rows != plan.objects:
         raise InputError(
             f"{table.num_rows} rows for {plan.objects} objects: clear the predict tasks"
         )
-    pyarrow.csv.write_csv(table, folder / "predictions.csv")
-    return cast("pd.DataFrame", table.to_pandas())
+    predictions = table.select(PREDICTIONS_SCHEMA.names)
+    pq.write_table(predictions, folder / "predictions.parquet", compression="zstd")
+    pyarrow.csv.write_csv(predictions, folder / "predictions.csv")
+    if "warnings" not in table.column_names:  # staged by an earlier release
+        return _Merged(predictions.to_pandas(), None, {})
+    quality = table.select(QUALITY_SCHEMA.names)
+    pq.write_table(quality, folder / "quality.parquet", compression="zstd")
+    shown = [*PREDICTIONS_SCHEMA.names, *QUALITY_SCHEMA.names[1:]]
+    return _Merged(table.select(shown).to_pandas(), _features(table), _pictures(table))
 
 
-def _report(store: Store, plan: BatchPlan, table: pd.DataFrame) -> str:
-    from dermascan.reporting import (  # noqa: PLC0415  # matplotlib
+def _read_shard(store: Store, plan: BatchPlan, shard: int) -> pa.Table:
+    return pq.read_table(io.BytesIO(store.get(plan.staged("scores", shard, ".parquet"))))
+
+
+def _features(table: pa.Table) -> NDArray[np.float32] | None:
+    column = table["features"].combine_chunks()
+    described = len(column) - column.null_count
+    if not described:
+        return None
+    return np.asarray(column.flatten(), np.float32).reshape(described, -1)
+
+
+def _pictures(table: pa.Table) -> dict[str, Picture]:
+    drawn = table.filter(pa.compute.is_valid(table["picture"]))
+    columns = [drawn[name].to_pylist() for name in ("image_key", "picture", "overlay")]
+    return {key: Picture(jpeg, overlay) for key, jpeg, overlay in zip(*columns, strict=True)}
+
+
+def _report(store: Store, plan: BatchPlan, merged: _Merged, drift: Drift | None) -> str:
+    from dermascan.model_card.excerpt import model_excerpt  # noqa: PLC0415  # matplotlib
+    from dermascan.reporting import (  # noqa: PLC0415  # likewise
+        BatchReport,
         ReportContext,
-        gallery_keys,
         predictions_report,
     )
 
-    thumbnails = _thumbnails(store.in_bucket(plan.bucket), gallery_keys(table))
     context = ReportContext(
         title="Batch inference",
         subtitle=plan.prefix,
-        facts=(("Run", plan.run), ("Model", f"{plan.model} version {plan.version}")),
+        facts=(
+            ("Images", plan.prefix),
+            ("Run", plan.run),
+            ("Model", f"{plan.model} version {plan.version}"),
+            ("Results", store.address(plan.output)),
+        ),
     )
-    return predictions_report(table, thumbnails, context)
+    metadata = _published(store, plan, METADATA_FILE)
+    evaluation = _published(store, plan, "evaluation.json")
+    return predictions_report(
+        BatchReport(
+            predictions=merged.table,
+            context=context,
+            pictures=merged.pictures,
+            made=now(),
+            drift=drift,
+            model=model_excerpt(metadata, evaluation) if metadata else None,
+        )
+    )
 
 
-def _thumbnails(images: Store, keys: list[str]) -> dict[str, bytes]:
-    """Return small JPEGs by key, without the objects that are gone or changed by now."""
-    decoding = decoding_slots()
+def now() -> datetime:
+    """Return the time that a report says it was made at (UTC)."""
+    return datetime.now(UTC)
 
-    def made(key: str) -> bytes | None:
-        try:
-            data = images.get(key)
-            with decoding:
-                return thumbnail(data)
-        except (NotFoundError, ImageRefusedError) as error:
-            logger.warning("%s has no thumbnail: %s", images.address(key), error)
-            return None
 
-    made_in_order = concurrently(made, keys, READERS)
-    return {key: jpeg for key, jpeg in zip(keys, made_in_order, strict=True) if jpeg is not None}
+def _published(store: Store, plan: BatchPlan, name: str) -> bytes | None:
+    """Return a file of the model version, None if it has none of that name."""
+    try:
+        return read_file(store, plan.model, plan.version, name)
+    except NotFoundError:
+        return None
+
+
+def _drift(store: Store, plan: BatchPlan, features: NDArray[np.float32] | None) -> Drift | None:
+    reference = None if features is None else _published(store, plan, REFERENCE_FILE)
+    if features is None or reference is None:
+        return None
+    return compare(decode_reference(reference), features)
 
 
 def _summary(plan: BatchPlan, table: pd.DataFrame) -> BatchSummary:

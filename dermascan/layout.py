@@ -3,6 +3,7 @@
 import re
 
 from dermascan.errors import InputError
+from dermascan.fingerprint import sha256_hex
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -111,6 +112,7 @@ class TrainingKeys:
         self.scores = f"{self.prefix}evaluation/scores.parquet"
         self.validation_scores = f"{self.prefix}evaluation/validation.parquet"
         self.gallery = f"{self.prefix}evaluation/gallery.parquet"
+        self.reference = f"{self.prefix}evaluation/reference.npz"
         self.examples = f"{self.prefix}evaluation/examples.json"
         self.evaluation = f"{self.prefix}evaluation/evaluation.json"
 
@@ -202,3 +204,8 @@ class IncomingKeys:
 def is_ready_marker(key: str) -> bool:
     """Tell whether an object only says that the folder around it is complete."""
     return key.rsplit("/", 1)[-1] == READY
+
+
+def image_anchor(image_key: str) -> str:
+    """Return the name by which an image is found in the report of any run: `report.html#…`."""
+    return f"image-{sha256_hex(image_key.encode())[:16]}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
@@ -24,6 +25,14 @@ BLURRED_BELOW = 10.0
 DARK_BELOW, BRIGHT_ABOVE = 80.0, 220.0
 CLIPPED_ABOVE = 0.05
 SMALL_BELOW = 144
+# What the codes stand for, for people.
+WARNINGS: Final = {
+    "blurred": "out of focus or moved",
+    "dark": "underexposed",
+    "bright": "overexposed",
+    "clipped": "glare or a black frame",
+    "small": "fewer pixels than the network looks at",
+}
 
 
 @dataclass(frozen=True)

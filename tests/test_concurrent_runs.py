@@ -197,6 +197,9 @@ class StandInScorer:
         shares = np.full((len(images), 7), 1 / 7, np.float32)
         return Scores(shares, risks, np.zeros((len(images), 2), np.float32))
 
+    def explain(self, images: np.ndarray) -> np.ndarray:
+        return images.mean(axis=-1, keepdims=True).repeat(7, axis=-1).astype(np.float32)
+
 
 def inferring(prefix: str) -> Call:
     def run(store: Store) -> None:

@@ -1,29 +1,47 @@
-import logging
+import io
 import threading
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hostile import encoded, hostile_images, photograph
+from PIL import Image
 
-import dermascan.inference
-from dermascan.imaging import ImageSize, Preprocessing, decode
+import dermascan.scoring
+from dermascan.drift.features import REFERENCE_FILE, ReferenceMaker, encode_reference
+from dermascan.errors import InputError
+from dermascan.imaging import ImageSize, Preprocessing, decode, measure
 from dermascan.inference import (
+    PREDICTIONS_SCHEMA,
+    QUALITY_SCHEMA,
     BatchPlan,
+    predict,
     resolve,
     score_objects,
     summarise,
     write_predictions,
 )
 from dermascan.layout import prediction_staging
+from dermascan.model.metadata import METADATA_FILE, ModelMetadata
 from dermascan.model.savedmodel import Scores
+from dermascan.quality import quality_warnings
 from dermascan.registry import ModelReference, publish_version
 from dermascan.storage import Store
 
 GOOD = encoded(photograph(), "JPEG")
 VERSION = 20260101000000
+METADATA = ModelMetadata(
+    malignant_classes=("akiec", "bcc", "mel"),
+    threshold=0.3,
+    preprocessing=Preprocessing(ImageSize(48, 64)),
+    dataset_fingerprint="d" * 24,
+    training_fingerprint="t" * 24,
+    network={"architecture": "none"},
+    licences={},
+)
 
 
 class StandInScorer:
@@ -34,7 +52,11 @@ class StandInScorer:
     def score(self, images: np.ndarray) -> Scores:
         risks = np.linspace(0.2, 0.9, len(images), dtype=np.float32)
         shares = np.full((len(images), 7), 1 / 7, np.float32)
-        return Scores(shares, risks, np.zeros((len(images), 2), np.float32))
+        embedding = images.reshape(len(images), -1)[:, :40].astype(np.float32)
+        return Scores(shares, risks, embedding)
+
+    def explain(self, images: np.ndarray) -> np.ndarray:
+        return np.ones((len(images), 3, 4, 7), np.float32)
 
 
 def score(store: Store, objects) -> pd.DataFrame:
@@ -52,21 +74,34 @@ def scored(store: Store, tmp_path) -> BatchPlan:
     publish(store, "tiny", tmp_path)
     store_images(store, 3)
     planned = resolve(store, "new/", ModelReference("tiny", str(VERSION)))
-    rows = score_objects(store, list(store.list("new/")), StandInScorer(), VERSION)
-    write_predictions(tmp_path / "scores", rows)
-    store.put_file(planned.staged("scores", 0, ".parquet"), tmp_path / "scores")
+    assert predict(store, planned, 0)
     return planned
 
 
-def publish(store: Store, model: str, folder) -> None:
+@pytest.fixture(autouse=True)
+def stand_in_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dermascan.model.savedmodel.load_scorer", lambda _: StandInScorer())
+
+
+def publish(store: Store, model: str, folder, **more: bytes) -> None:
     files = folder / model
     files.mkdir()
-    (files / "saved_model.pb").write_bytes(b"never loaded")
+    for name, body in ({"saved_model.pb": b"never loaded"} | more).items():
+        (files / name).write_bytes(body)
     publish_version(store, model, VERSION, files)
 
 
-def thumbnails_in(report: bytes) -> int:
-    return report.count(b"data:image/jpeg;base64,")
+def infer(store: Store, model: str = "tiny") -> str:
+    """Score all under `new/` and return the report."""
+    planned = resolve(store, "new/", ModelReference(model, str(VERSION)))
+    for shard in range(planned.shards):
+        predict(store, planned, shard)
+    summarise(store, planned)
+    return store.get(f"{planned.output}report.html").decode()
+
+
+def pictures_in(report: str) -> int:
+    return report.count("data:image/jpeg;base64,")
 
 
 def test_score_objects_when_one_is_gone_rejects_it_and_scores_the_others(store: Store):
@@ -107,28 +142,126 @@ def test_score_objects_when_there_are_many_images_decodes_few_at_once(
             under_way -= 1
         return decode(*arguments)
 
-    monkeypatch.setattr(dermascan.inference, "decode", counted_decode)
+    monkeypatch.setattr(dermascan.scoring, "decode", counted_decode)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     store_images(store, 20)
     assert len(score(store, list(store.list("new/")))) == 20
     assert 1 <= most <= 2
 
 
-def test_summarise_when_images_are_gone_or_changed_only_lacks_their_thumbnails(
-    store: Store, scored: BatchPlan, caplog: pytest.LogCaptureFixture
+def test_summarise_when_images_are_gone_or_changed_shows_them_as_they_were_scored(
+    store: Store, scored: BatchPlan
 ):
     store.delete(["new/0.jpg"])
     store.put("new/1.jpg", b"no image any more")
-    with caplog.at_level(logging.WARNING):
-        summary = summarise(store, scored)
+    summary = summarise(store, scored)
     assert (summary.scored, summary.rejected) == (3, 0)
-    report = store.get(f"{scored.output}report.html")
-    assert thumbnails_in(report) == 1
-    assert b"new/0.jpg" in report
-    assert {record.args[0] for record in caplog.records} == {
-        store.address("new/0.jpg"),
-        store.address("new/1.jpg"),
+    report = store.get(f"{scored.output}report.html").decode()
+    assert pictures_in(report) == 6  # each as it is, and under its heat map
+    assert "new/0.jpg" in report
+
+
+def test_summarise_when_images_were_measured_leaves_their_quality_beside_the_predictions(
+    store: Store, scored: BatchPlan
+):
+    summarise(store, scored)
+    read = {
+        name: pq.read_table(io.BytesIO(store.get(f"{scored.output}{name}.parquet")))
+        for name in ("predictions", "quality")
     }
+    assert read["predictions"].schema.names == PREDICTIONS_SCHEMA.names
+    assert read["quality"].schema.names == QUALITY_SCHEMA.names
+    (row, *_) = read["quality"].to_pylist()
+    facts = measure(GOOD, decode(GOOD))
+    assert (row["width"], row["height"], row["format"]) == (facts.width, facts.height, "JPEG")
+    assert row["sharpness"] == facts.sharpness
+    assert row["warnings"].split() == [warning.code for warning in quality_warnings(facts)]
+
+
+def test_summarise_when_an_earlier_release_staged_the_scores_reports_without_measures(
+    store: Store, tmp_path
+):
+    publish(store, "tiny", tmp_path)
+    store_images(store, 2)
+    planned = resolve(store, "new/", ModelReference("tiny", str(VERSION)))
+    rows = score_objects(store, list(store.list("new/")), StandInScorer(), VERSION)
+    write_predictions(tmp_path / "scores", rows)
+    store.put_file(planned.staged("scores", 0, ".parquet"), tmp_path / "scores")
+    assert summarise(store, planned).scored == 2
+    report = store.get(f"{planned.output}report.html").decode()
+    assert pictures_in(report) == 0
+    assert "With a quality warning" not in report
+
+
+def test_summarise_when_every_object_is_rejected_reports_them(store: Store, tmp_path):
+    publish(store, "tiny", tmp_path)
+    for number in range(3):
+        store.put(f"new/{number}.txt", b"no image")
+    report = infer(store)
+    assert "No image was scored." in report
+    assert "not_an_image" in report or "unknown" in report
+
+
+def noise(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 48, 64, 3), dtype=np.uint8)
+
+
+def reference_of(images: np.ndarray) -> bytes:
+    maker = ReferenceMaker()
+    maker.add(images, StandInScorer().score(images).embedding)
+    reference = maker.reference()
+    assert reference
+    return encode_reference(reference)
+
+
+def test_summarise_when_the_version_has_a_reference_compares_the_batch_with_it(
+    store: Store, tmp_path
+):
+    publish(store, "tiny", tmp_path, **{REFERENCE_FILE: reference_of(noise(120, 0))})
+    for number, image in enumerate(noise(12, 1)):
+        store.put(f"new/{number}.png", encoded(Image.fromarray(image), "PNG"))
+    assert "Like the training data" in infer(store)
+    for number, image in enumerate(noise(12, 2)):
+        store.put(f"new/{number}.png", encoded(Image.fromarray(image // 3), "PNG"))
+    report = infer(store)
+    assert "Different from the training data" in report
+    assert "darker" in report
+    (written,) = {
+        store.get_json(found.key)["verdict"]
+        for found in store.list("predictions/")
+        if found.key.endswith("drift.json")
+    } - {"like"}
+    assert written == "different"
+
+
+def test_summarise_when_the_version_has_no_reference_says_that_nothing_is_known(
+    store: Store, scored: BatchPlan
+):
+    summarise(store, scored)
+    assert "published without a sample" in store.get(f"{scored.output}report.html").decode()
+    assert not store.exists(f"{scored.output}drift.json")
+
+
+def test_summarise_when_the_version_is_described_quotes_its_card(store: Store, tmp_path):
+    publish(store, "tiny", tmp_path, **{METADATA_FILE: METADATA.model_dump_json().encode()})
+    store_images(store, 1)
+    report = infer(store)
+    assert METADATA.intended_use in report
+    assert "no evaluation was published with this version" in report
+
+
+def test_predict_when_the_model_cannot_explain_draws_pictures_without_heat_maps(
+    store: Store, tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise InputError("the model cannot explain")
+
+    monkeypatch.setattr(StandInScorer, "explain", refuse)
+    publish(store, "tiny", tmp_path)
+    store_images(store, 2)
+    report = infer(store)
+    assert pictures_in(report) == 2
+    assert "Heat maps on all images" not in report
 
 
 def test_summarise_when_killed_before_it_tidied_up_does_so_on_the_next_run(

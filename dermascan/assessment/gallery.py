@@ -1,6 +1,5 @@
 """Test images for people to look at, with the parts that the model saw its answer in."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermascan.assessment.score_tables import SplitRecords, read_scores, write_scores
-from dermascan.evaluation.explanation import heatmap, overlay
+from dermascan.evaluation.explanation import overlays
 from dermascan.imaging import small_jpeg
 from dermascan.model.savedmodel import Scorer
 from dermascan.reporting import GalleryItem, choose_gallery
@@ -45,7 +44,7 @@ def make_gallery(scorer: Scorer, test: SplitRecords, table: pd.DataFrame) -> Gal
     rows = table.set_index("isic_id").loc[list(chosen)].reset_index()
     images = test.pick(list(chosen))
     likeliest = _likeliest(rows)
-    overlays = _overlays(scorer, images, likeliest)
+    overlaid = overlays(scorer.explain, images, likeliest.tolist())
     items = tuple(
         GalleryItem(
             isic_id=str(row["isic_id"]),
@@ -53,10 +52,10 @@ def make_gallery(scorer: Scorer, test: SplitRecords, table: pd.DataFrame) -> Gal
             likeliest=LESION_CLASSES[index],
             p_malignant=float(row["p_malignant"]),
             image_jpeg=small_jpeg(image, PICTURE_SIDE),
-            overlay_jpeg=small_jpeg(overlaid, PICTURE_SIDE),
+            overlay_jpeg=small_jpeg(with_heat, PICTURE_SIDE),
         )
-        for row, index, image, overlaid in zip(
-            rows.to_dict("records"), likeliest, images, overlays, strict=True
+        for row, index, image, with_heat in zip(
+            rows.to_dict("records"), likeliest, images, overlaid, strict=True
         )
     )
     return Gallery(items, credit_line(rows))
@@ -93,12 +92,3 @@ def _likeliest(rows: pd.DataFrame) -> NDArray[np.intp]:
     columns = [f"p_{name}" for name in LESION_CLASSES]
     found: NDArray[np.intp] = rows[columns].to_numpy(dtype=float).argmax(axis=1)
     return found
-
-
-def _overlays(
-    scorer: Scorer, images: NDArray[np.uint8], classes: Sequence[int] | NDArray[np.intp]
-) -> Iterable[NDArray[np.uint8]]:
-    size = scorer.metadata.preprocessing.image_size
-    activations = scorer.explain(images)
-    for image, activation, index in zip(images, activations, classes, strict=True):
-        yield overlay(image, heatmap(activation, int(index), size))

@@ -13,12 +13,14 @@ from pydantic import ValidationError
 
 from dermascan.assessment.gallery import make_gallery, write_gallery
 from dermascan.assessment.score_tables import (
+    Observe,
     SplitRecords,
     before_calibration,
     score_split,
     write_scores,
 )
 from dermascan.dataset import decode_manifest
+from dermascan.drift.features import Reference, ReferenceMaker, encode_reference
 from dermascan.evaluation import Evaluation, ExplanationCheck, Robustness, evaluate, figure
 from dermascan.evaluation.corruption import (
     CORRUPTIONS,
@@ -114,8 +116,9 @@ def evaluate_model(
 ) -> Evaluation:
     """Score validation and test split with the exported model, and measure it.
 
-    Leaves the scores, the gallery, a reference to the examples and, last, the evaluation. What
-    is there already is not done again, unless an earlier version made it.
+    Leaves the scores, the gallery, a sample of the validation images in few numbers to compare
+    later batches with, a reference to the examples and, last, the evaluation. What is there
+    already is not done again, unless an earlier version made it.
 
     Args:
         store: the bucket.
@@ -132,9 +135,9 @@ def evaluate_model(
         folder = Path(name)
         model = store.get_folder(keys.model, folder / "model")
         scorer = load_scorer(model)
-        validation = _score(
-            store, examples, scorer, SplitRecords.fetch(store, examples, "val", folder)
-        )
+        sample = ReferenceMaker()
+        records = SplitRecords.fetch(store, examples, "val", folder)
+        validation = _score(store, examples, scorer, records, sample.add)
         test = SplitRecords.fetch(store, examples, "test", folder)
         scored = _score(store, examples, scorer, test)
         table = _with_image_facts(store, examples, scored, skin_tones(scorer.metadata, test))
@@ -143,6 +146,7 @@ def evaluate_model(
         write_scores(store, keys.validation_scores, validation)
         write_scores(store, keys.scores, table)
         write_gallery(store, keys.gallery, make_gallery(scorer, test, table))
+        _leave_reference(store, keys, sample.reference())
     reference = {"dataset": examples.dataset, "name": examples.fingerprint}
     store.put_json(keys.examples, reference)
     body = evaluation.model_dump_json(indent=1).encode()
@@ -185,10 +189,20 @@ def _read_evaluation(store: Store, keys: TrainingKeys) -> Evaluation | None:
     return None
 
 
+def _leave_reference(store: Store, keys: TrainingKeys, reference: Reference | None) -> None:
+    """Keep what later batches are compared with, see `dermascan.drift`."""
+    if reference is not None:
+        store.put(keys.reference, encode_reference(reference))
+
+
 def _score(
-    store: Store, examples: ExampleSet, scorer: Scorer, records: SplitRecords
+    store: Store,
+    examples: ExampleSet,
+    scorer: Scorer,
+    records: SplitRecords,
+    observe: Observe | None = None,
 ) -> pd.DataFrame:
-    scores = score_split(records, scorer)
+    scores = score_split(records, scorer, observe)
     return read_split(store, examples, records.split).merge(scores, on="isic_id", validate="1:1")
 
 

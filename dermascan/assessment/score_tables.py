@@ -6,7 +6,7 @@ preprocessing; equal preprocessing gives equal pixels either way.
 
 import io
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,8 @@ from dermascan.taxonomy import LESION_CLASSES
 logger = logging.getLogger(__name__)
 
 BATCH = 32
+# Told uint8 images (N, H, W, 3) RGB and their embeddings, float32 (N, D).
+Observe = Callable[[NDArray[np.uint8], NDArray[np.float32]], None]
 ROW_COLUMNS = ("isic_id", "key", "sha256", "lesion_id", "lesion_class")
 
 
@@ -79,13 +81,21 @@ class SplitRecords:
         return np.stack([found[name] for name in isic_ids])
 
 
-def score_split(records: SplitRecords, scorer: Scorer) -> pd.DataFrame:
+def score_split(
+    records: SplitRecords, scorer: Scorer, observe: Observe | None = None
+) -> pd.DataFrame:
     """Score all images of a split.
+
+    Args:
+        records: the prepared images.
+        scorer: the loaded model.
+        observe: is shown the images of each batch and their embeddings, None for nobody.
 
     Returns:
         `isic_id`, `p_malignant` and `p_akiec` to `p_vasc` (0..1), in the records' order.
     """
-    return _scored(tracked(records, logger, f"{records.split} images", records.images), scorer)
+    images = tracked(records, logger, f"{records.split} images", records.images)
+    return _scored(images, scorer, observe)
 
 
 def score_originals(store: Store, table: pd.DataFrame, scorer: Scorer) -> pd.DataFrame:
@@ -139,8 +149,10 @@ def read_scores(store: Store, key: str) -> pd.DataFrame:
     return pd.read_parquet(io.BytesIO(store.get(key)))
 
 
-def _scored(records: Iterable[Record], scorer: Scorer) -> pd.DataFrame:
-    return pd.concat([_score_batch(batch, scorer) for batch in _batches(records)])
+def _scored(
+    records: Iterable[Record], scorer: Scorer, observe: Observe | None = None
+) -> pd.DataFrame:
+    return pd.concat([_score_batch(batch, scorer, observe) for batch in _batches(records)])
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -149,8 +161,11 @@ def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
         yield batch
 
 
-def _score_batch(batch: list[Record], scorer: Scorer) -> pd.DataFrame:
-    scores = scorer.score(np.stack([record.image for record in batch]))
+def _score_batch(batch: list[Record], scorer: Scorer, observe: Observe | None) -> pd.DataFrame:
+    images = np.stack([record.image for record in batch])
+    scores = scorer.score(images)
+    if observe is not None:
+        observe(images, scores.embedding)
     columns = {f"p_{name}": scores.probabilities[:, i] for i, name in enumerate(LESION_CLASSES)}
     ids = [record.isic_id for record in batch]
     return pd.DataFrame({"isic_id": ids, "p_malignant": scores.p_malignant, **columns})

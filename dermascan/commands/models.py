@@ -1,6 +1,7 @@
 """Commands that show model versions and choose the champion among them."""
 
 import getpass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -91,6 +92,23 @@ def _figures(store: "Store", model: str, version: int) -> str:
         return headline(Evaluation.model_validate_json(body))
     except ValidationError:
         return "evaluated by another release of DermaScan, see its evaluation.json"
+
+
+@app.command()
+def fetch(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="champion or a version number.")],
+    folder: Annotated[Path, typer.Argument(help="Where to; must not exist, or be empty.")],
+    model: Name = "dermascan",
+) -> None:
+    """Copy a version to a folder, for `dermascan predict --model-folder` on any machine."""
+    from dermascan.local_model import fetch_copy  # noqa: PLC0415  # fast `--help`
+    from dermascan.registry import ModelReference, resolve_version  # noqa: PLC0415  # likewise
+
+    store = open_store(context)
+    number = resolve_version(store, ModelReference(model, version))
+    found = fetch_copy(store, model, number, folder)
+    typer.echo(f"{found} is in {folder}, each file as the manifest lists it")
 
 
 @app.command()

@@ -9,7 +9,7 @@ An activation is float32 (N, h, w, classes), before the ReLU, columns as `LESION
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +90,24 @@ def heat_layer(heat: Activations) -> NDArray[np.uint8]:
     opacity = np.rint(255 * OPACITY * heat).astype(np.uint8)
     layer: NDArray[np.uint8] = np.dstack((colours, opacity))
     return layer
+
+
+def overlays(
+    explain: Explain, images: NDArray[np.uint8], classes: Iterable[int]
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield images under the heat maps of one class each.
+
+    Args:
+        explain: `Scorer.explain`.
+        images: uint8 (N, H, W, 3) RGB, prepared for the model.
+        classes: N positions in `LESION_CLASSES`.
+
+    Raises:
+        InputError: the model cannot explain.
+    """
+    size = ImageSize(*images.shape[1:3])
+    for image, activation, index in zip(images, explain(images), classes, strict=True):
+        yield overlay(image, heatmap(activation, index, size))
 
 
 def check_explanations(

@@ -6,24 +6,26 @@ from dermascan.reporting.gallery import GalleryChoice, GalleryItem, choose_galle
 from dermascan.reporting.page import ReportContext
 from dermascan.reporting.predictions import (
     GALLERY_LIMIT,
+    PICTURE_BYTES_LIMIT,
     REJECTED_LIMIT,
     TABLE_LIMIT,
-    THUMBNAIL_BYTES_LIMIT,
-    gallery_keys,
+    BatchReport,
+    ModelExcerpt,
     predictions_report,
 )
 
 __all__ = [
     "GALLERY_LIMIT",
+    "PICTURE_BYTES_LIMIT",
     "REJECTED_LIMIT",
     "TABLE_LIMIT",
-    "THUMBNAIL_BYTES_LIMIT",
+    "BatchReport",
     "GalleryChoice",
     "GalleryItem",
     "LearningCurve",
+    "ModelExcerpt",
     "ReportContext",
     "choose_gallery",
     "evaluation_report",
-    "gallery_keys",
     "predictions_report",
 ]

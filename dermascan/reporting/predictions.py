@@ -1,12 +1,18 @@
 """The report on a batch of predictions: what was scored, what was rejected, highest risk first."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import cast
 
 import pandas as pd
 
 from dermascan import figures
+from dermascan.drift.comparison import LARGE, Drift
+from dermascan.drift.wording import ASPECT_NAMES, TITLES, advice, what_moved
+from dermascan.layout import image_anchor
+from dermascan.pictures import Picture
+from dermascan.quality import WARNINGS
 from dermascan.reporting.page import ReportContext, jpeg_uri, render
 from dermascan.reporting.scores import class_shares, likeliest_classes
 from dermascan.taxonomy import CLASS_NAMES
@@ -14,8 +20,51 @@ from dermascan.taxonomy import CLASS_NAMES
 GALLERY_LIMIT = 200
 TABLE_LIMIT = 2_000
 REJECTED_LIMIT = 500
-THUMBNAIL_BYTES_LIMIT = 3 * 1024 * 1024
+PICTURE_BYTES_LIMIT = 2 * 1024 * 1024
 SHOWN_NAME_LENGTH = 96
+NO_REFERENCE = (
+    "Not known: this model version was published without a sample of its validation images, or "
+    "none of these images was scored."
+)
+
+
+@dataclass(frozen=True)
+class ModelExcerpt:
+    """The model card in a few lines.
+
+    Attributes:
+        facts: pairs of name and value.
+        cautions: what the model is for, and what it is not for.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    cautions: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class BatchReport:
+    """What a report on a batch is made of.
+
+    Attributes:
+        predictions: one row an image, with the columns of `PREDICTIONS_SCHEMA` in
+            `dermascan.scoring`, and `warnings` (codes with a space between them) if the images
+            were measured.
+        context: title and provenance.
+        pictures: by `image_key`, best of those of highest risk; images without one are shown
+            without, as are all once `PICTURE_BYTES_LIMIT` is used up.
+        made: when (UTC), None to leave it out.
+        drift: how far the batch lies from the training data, None if that is not known.
+        drift_unknown: why it is not.
+        model: excerpt of the model card, None if there is none.
+    """
+
+    predictions: pd.DataFrame
+    context: ReportContext
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    made: datetime | None = None
+    drift: Drift | None = None
+    drift_unknown: str = NO_REFERENCE
+    model: ModelExcerpt | None = None
 
 
 @dataclass(frozen=True)
@@ -23,6 +72,7 @@ class _Row:
     """A scored image as gallery and table show it; risk, threshold and share 0 to 1."""
 
     number: int
+    anchor: str
     key: str
     name: str
     risk: float
@@ -30,7 +80,9 @@ class _Row:
     label: str
     likeliest: str
     likeliest_share: float
-    thumbnail: str | None
+    warnings: tuple[str, ...]
+    picture: str | None
+    overlay: str | None
 
 
 @dataclass(frozen=True)
@@ -43,27 +95,30 @@ class _Bar:
     length: float
 
 
-def predictions_report(
-    predictions: pd.DataFrame, thumbnails: Mapping[str, bytes], context: ReportContext
-) -> str:
-    """Render the predictions of one run for people, in a few MiB however many there are.
+@dataclass(frozen=True)
+class _Aspect:
+    """One line of the comparison with the training data; `position` on a scale to 1."""
 
-    Args:
-        predictions: one row an image: `image_key`, `isic_id`, `sha256`, `status` (`ok` or
-            `rejected`), `reason` (`code` or `code: detail`), `p_malignant`, `label`,
-            `threshold`, `p_akiec` to `p_vasc`, `model_version`.
-        thumbnails: small JPEGs by `image_key`, best those of `gallery_keys`; images without
-            one are shown without, as are all once 3 MiB are used up.
-        context: title and provenance.
+    name: str
+    verdict: str
+    difference: float
+    position: float
+    moved: str
+
+
+def predictions_report(report: BatchReport) -> str:
+    """Render the predictions of one run for people, in a few MiB however many there are.
 
     Returns:
         A complete HTML document.
     """
+    predictions = report.predictions
     scored, rejected = _by_risk(predictions), _rejected(predictions)
-    rows = _rows(scored.head(TABLE_LIMIT), thumbnails)
+    rows = _rows(scored.head(TABLE_LIMIT), report.pictures)
     return render(
         "predictions.html.j2",
-        context=context,
+        context=report.context,
+        made=report.made,
         images=len(predictions),
         scored=len(scored),
         malignant=int((scored["label"] == "malignant").sum()),
@@ -73,18 +128,55 @@ def predictions_report(
         chart=_risk_chart(scored),
         classes=_bars(likeliest_classes(scored), dict(CLASS_NAMES)),
         reasons=_bars(rejected["reason"].map(_reason_code), {}),
+        **_quality(scored),
+        **_drift(report),
+        model=report.model,
         gallery=rows[:GALLERY_LIMIT],
         rows=rows,
         rejections=[
-            (_short(str(row["image_key"])), _short(str(row["reason"])))
+            (image_anchor(str(row["image_key"])), *_texts(row, "image_key", "reason"))
             for row in _records(rejected.head(REJECTED_LIMIT))
         ],
     )
 
 
-def gallery_keys(predictions: pd.DataFrame) -> list[str]:
-    """Return the keys of the images that `predictions_report` shows with a thumbnail."""
-    return [str(key) for key in _by_risk(predictions).head(GALLERY_LIMIT)["image_key"]]
+def _texts(row: Mapping[str, object], *columns: str) -> Iterator[str]:
+    return (_short(str(row[column])) for column in columns)
+
+
+def _quality(scored: pd.DataFrame) -> dict[str, object]:
+    """Count the warnings; None where the images were not measured."""
+    if "warnings" not in scored:
+        return {"warned": None, "warning_bars": []}
+    warned = [codes for value in scored["warnings"] if (codes := _codes(value))]
+    each = pd.Series([code for codes in warned for code in codes], dtype=object)
+    return {"warned": len(warned), "warning_bars": _bars(each, dict(WARNINGS))}
+
+
+def _codes(value: object) -> tuple[str, ...]:
+    return tuple(value.split()) if isinstance(value, str) else ()
+
+
+def _drift(report: BatchReport) -> dict[str, object]:
+    drift = report.drift
+    if drift is None:
+        return {"drift": None, "drift_unknown": report.drift_unknown}
+    aspects = [
+        _Aspect(
+            ASPECT_NAMES[aspect.name],
+            aspect.verdict,
+            max(aspect.difference, 0.0),
+            max(aspect.difference, 0.0) / (4 * LARGE),
+            what_moved(aspect),
+        )
+        for aspect in drift.aspects
+    ]
+    return {
+        "drift": drift,
+        "drift_title": TITLES[drift.verdict],
+        "drift_advice": advice(drift),
+        "aspects": aspects,
+    }
 
 
 def _by_risk(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -100,21 +192,23 @@ def _records(table: pd.DataFrame) -> list[dict[str, object]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def _rows(shown: pd.DataFrame, thumbnails: Mapping[str, bytes]) -> list[_Row]:
-    pictures = _data_uris(shown.head(GALLERY_LIMIT)["image_key"], thumbnails)
+def _rows(shown: pd.DataFrame, pictures: Mapping[str, Picture]) -> list[_Row]:
+    keys = [str(key) for key in shown["image_key"].head(GALLERY_LIMIT)]
+    encoded = _data_uris([pictures.get(key) for key in keys])
     shown = shown.assign(
         likeliest=likeliest_classes(shown), likeliest_share=class_shares(shown).max(axis=1)
     )
     return [
-        _row(number, row, pictures.get(str(row["image_key"])))
+        _row(number, row, encoded.get(number, (None, None)))
         for number, row in enumerate(_records(shown), start=1)
     ]
 
 
-def _row(number: int, row: Mapping[str, object], thumbnail: str | None) -> _Row:
+def _row(number: int, row: Mapping[str, object], shown: tuple[str | None, str | None]) -> _Row:
     key = str(row["image_key"])
     return _Row(
         number=number,
+        anchor=image_anchor(key),
         key=_short(key),
         name=_short(key.rsplit("/", 1)[-1] or key),
         risk=_float(row, "p_malignant"),
@@ -122,7 +216,9 @@ def _row(number: int, row: Mapping[str, object], thumbnail: str | None) -> _Row:
         label=str(row["label"]),
         likeliest=str(row["likeliest"]),
         likeliest_share=_float(row, "likeliest_share"),
-        thumbnail=thumbnail,
+        warnings=_codes(row.get("warnings")),
+        picture=shown[0],
+        overlay=shown[1],
     )
 
 
@@ -130,14 +226,20 @@ def _float(row: Mapping[str, object], column: str) -> float:
     return cast("float", row[column])
 
 
-def _data_uris(keys: Iterable[str], thumbnails: Mapping[str, bytes]) -> dict[str, str]:
-    """Encode thumbnails in the order of the keys until they exceed what a report may weigh."""
-    encoded: dict[str, str] = {}
-    left = THUMBNAIL_BYTES_LIMIT
-    for key in keys:
-        left -= len(thumbnails.get(key, b""))
-        if left >= 0 and thumbnails.get(key):
-            encoded[key] = jpeg_uri(thumbnails[key])
+def _data_uris(
+    pictures: Iterable[Picture | None],
+) -> dict[int, tuple[str | None, str | None]]:
+    """Encode pictures by their number, from 1, until they exceed what a report may weigh."""
+    encoded: dict[int, tuple[str | None, str | None]] = {}
+    left = PICTURE_BYTES_LIMIT
+    for number, picture in enumerate(pictures, start=1):
+        if picture is None:
+            continue
+        left -= len(picture.jpeg) + len(picture.overlay or b"")
+        if left < 0:
+            break
+        overlay = picture.overlay and jpeg_uri(picture.overlay)
+        encoded[number] = (jpeg_uri(picture.jpeg), overlay or None)
     return encoded
 
 

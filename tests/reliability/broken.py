@@ -60,8 +60,8 @@ def _pointer_before_manifest() -> None:
 def _success_before_results() -> None:
     report = inference._report
 
-    def marked_first(store: Store, plan: inference.BatchPlan, table: Any) -> str:
-        store.put_json(plan.success_key, asdict(inference._summary(plan, table)))
-        return report(store, plan, table)
+    def marked_first(store: Store, plan: inference.BatchPlan, merged: Any, drift: Any) -> str:
+        store.put_json(plan.success_key, asdict(inference._summary(plan, merged.table)))
+        return report(store, plan, merged, drift)
 
     inference._report = marked_first

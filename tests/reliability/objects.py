@@ -21,10 +21,11 @@ MEASURED = frozenset(
     }
 )
 # In text: identifiers and the time in Great Expectations' pages, and the signature of an
-# archive's addresses, which expire.
+# archive's addresses, which expire; when a report was made.
 _VARYING = (
     (re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), b"UUID"),
     (re.compile(rb"\d{8}T\d{6}\.\d+Z"), b"TIME"),
+    (re.compile(rb"<time.*?</time>"), b"TIME"),
     (re.compile(rb"Expires=[\d.]+&Signature=[0-9a-f]+"), b"SIGNATURE"),
 )
 # TensorFlow writes the variables of equal models in another order each time, so that the files

@@ -1,6 +1,7 @@
 """Whole steps of the pipeline while every few requests go wrong, on both sides."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from reliability import fault_proxy as faults
 from reliability.fault_proxy import Exchange, FaultProxy, fault_proxy
 from reliability.standins import StandInScorer
 
+import dermascan.inference
 from dermascan.fingerprint import sha256_hex
 from dermascan.inference import BatchSummary, resolve, score_objects, summarise, write_predictions
 from dermascan.ingest.downloading import download
@@ -85,6 +87,11 @@ def all_steps(store: Store, archive: FaultProxy, folder: Path) -> BatchSummary:
     ingest(store, archive)
     publish(store, folder)
     return infer(store, folder)
+
+
+@pytest.fixture(autouse=True)
+def standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dermascan.inference, "now", lambda: datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_steps_when_every_third_request_goes_wrong_leave_the_same_objects(

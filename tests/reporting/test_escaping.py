@@ -14,9 +14,12 @@ from dermascan.gate import check, load_rules
 from dermascan.imaging import Preprocessing
 from dermascan.model.metadata import ModelMetadata
 from dermascan.model_card import CardContext, card_html, load_reporting_items, model_card
+from dermascan.pictures import Picture
 from dermascan.reporting import (
+    BatchReport,
     GalleryItem,
     LearningCurve,
+    ModelExcerpt,
     ReportContext,
     evaluation_report,
     predictions_report,
@@ -45,7 +48,12 @@ def predictions(text: str) -> str:
     refused = pd.DataFrame({"image_key": [f"{name}9"], "reason": [f"{name}: {name}"]})
     both = pd.concat([table, refused.assign(status="rejected")], ignore_index=True)
     both = both.assign(threshold=0.3, model_version=1, sha256="0" * 64, isic_id=text)
-    return predictions_report(both, {f"{name}/{name}0": b"jpeg"}, context(text))
+    both["warnings"] = "blurred small"
+    excerpt = ModelExcerpt(((text, text),), (text,))
+    pictures = {f"{name}/{name}0": Picture(b"jpeg", b"jpeg")}
+    return predictions_report(
+        BatchReport(both, context(text), pictures, drift_unknown=text, model=excerpt)
+    )
 
 
 @cache
