@@ -87,6 +87,8 @@ def test_disclaimer_stays_in_view_wherever_one_scrolls(open_page):
     disclaimer = visit.page.locator(".top .disclaimer")
     expect(disclaimer).to_be_in_viewport(ratio=1)
     expect(disclaimer).to_contain_text("Not a medical device, not a diagnosis.")
+    visit.press("enlarge")
+    expect(visit.page.locator("dialog .disclaimer")).to_be_in_viewport(ratio=1)
 
 
 def test_phone_offers_the_camera_and_a_desk_does_not(open_page):
@@ -115,13 +117,12 @@ def test_everything_can_be_done_with_the_keyboard_alone(visit, tmp_path):
     for seed, path in enumerate(files, 1):
         path.write_bytes(lesion(seed))
     keys = visit.page.keyboard
+    visit.page.on("filechooser", lambda chooser: chooser.set_files(files))
 
     keys.press("Tab")
     expect(visit.page.get_by_role("link", name="Skip to the results")).to_be_focused()
     tab_to(visit, "choose")
-    with visit.page.expect_file_chooser() as chooser:
-        keys.press("Enter")
-    chooser.value.set_files(files)
+    keys.press("Enter")
     visit.wait_for(["done", "done"])
     tab_to(visit, "sort")
     keys.press("ArrowDown")
