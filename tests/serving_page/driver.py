@@ -65,6 +65,11 @@ class Visit:
     def names(self) -> list[str]:
         return self.page.locator(".card h3").all_inner_texts()
 
+    def scrolls_sideways(self) -> bool:
+        return self.page.evaluate(
+            "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+        )
+
     def press(self, action: str) -> None:
         self.page.locator(f'[data-action="{action}"]:visible').first.click()
 

@@ -184,13 +184,7 @@ def test_file_name_when_hostile_is_shown_as_text(visit, name):
     shown = visit.page.evaluate("document.querySelector('.card h3 bdi').textContent")
     assert shown == name
     assert visit.page.locator(".card h3 *").count() == 1
-    assert no_sideways_scrolling(visit)
-
-
-def no_sideways_scrolling(visit) -> bool:
-    return visit.page.evaluate(
-        "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-    )
+    assert not visit.scrolls_sideways()
 
 
 def test_sort_by_risk_puts_the_highest_first_and_those_without_a_score_last(visit):

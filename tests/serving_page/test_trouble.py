@@ -210,6 +210,17 @@ def test_image_when_removed_while_it_is_under_way_does_not_come_back(visit):
     assert visit.names() == ["lesion-2.jpg"]
 
 
+def test_heat_map_when_asked_for_during_the_analysis_comes_after_it(visit):
+    stuck = keep_back(visit)
+    visit.choose(*lesions(1))
+    expect(visit.cards().first).to_have_attribute("data-state", UNDER_WAY)
+
+    visit.page.get_by_label("Heat maps", exact=True).check()
+    stuck[0].continue_()
+
+    expect(visit.page.locator(".card canvas")).to_have_count(1)
+
+
 def test_heat_map_when_it_fails_leaves_the_result_and_says_so(visit):
     visit.choose(*lesions(1))
     visit.wait_for(["done"])

@@ -31,7 +31,7 @@ function table(items, classes) {
       el("strong", { class: "risk-figure", text: percent(item.result.p_malignant) }),
       riskBar(item),
     ]),
-    row(t("compare.verdict"), (item) => [verdict(item)]),
+    row(t("compare.threshold"), (item) => [verdict(item)]),
     ...arranged(classes).map(({ code, name, malignant }) =>
       row(className(code, name), (item) =>
         classBar(item.result.probabilities[code] ?? 0, kindOf({ malignant })), { class: "class-row" }),

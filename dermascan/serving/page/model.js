@@ -7,21 +7,24 @@ import { moment, number, percent, t, tOr, wholePercent } from "./text.js";
 const ASK_AGAIN_MS = 60_000;
 const STATES = { 401: "locked", 503: "none" };
 
-/** Fires `change`. `state`: loading, ready, none (no model yet), locked (key) or unknown. */
+/** Fires `change` when something did. `state`: loading, ready, none (no model yet), locked (key) or unknown. */
 export class Model extends EventTarget {
   state = "loading";
   info = null;
 
   /** Ask the server. What it said before stays if it does not answer. */
   async refresh() {
-    const before = this.info?.version;
+    const before = JSON.stringify([this.state, this.info]);
+    const version = this.info?.version;
     try {
       this.info = await currentModel();
       this.state = "ready";
-      const { version } = this.info;
-      if (before && before !== version) announce(t("model.changed", { version: String(version) }));
     } catch (problem) {
       this.state = STATES[problem.status] ?? "unknown";
+    }
+    if (JSON.stringify([this.state, this.info]) === before) return;
+    if (version && version !== this.info.version) {
+      announce(t("model.changed", { version: String(this.info.version) }));
     }
     this.dispatchEvent(new Event("change"));
   }

@@ -50,6 +50,7 @@ export class Item {
     this.problem = null;
     this.state = result.status === "ok" ? "done" : "rejected";
     if (this.heat === "loading") this.heat = result.explanation ? "ready" : "none";
+    if (this.showHeat && this.heat === null && this.state === "done") this.heat = "waiting";
   }
 
   /** Ask for an analysis anew; a result that is there stays until the next one comes. */

@@ -147,7 +147,7 @@ export default {
   "compare.close": "Close",
   "compare.image": "Image",
   "compare.risk": "Probability of malignancy",
-  "compare.verdict": "Verdict of the model",
+  "compare.threshold": "Threshold",
   "compare.quality": "Image quality",
   "compare.model": "Model version",
   "compare.none": "no warning",

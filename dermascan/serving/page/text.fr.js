@@ -149,7 +149,7 @@ export default {
   "compare.close": "Fermer",
   "compare.image": "Image",
   "compare.risk": "Probabilité de malignité",
-  "compare.verdict": "Verdict du modèle",
+  "compare.threshold": "Seuil",
   "compare.quality": "Qualité de l’image",
   "compare.model": "Version du modèle",
   "compare.none": "aucun avertissement",

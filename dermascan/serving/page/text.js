@@ -46,9 +46,11 @@ const shown = (value) => (typeof value === "number" ? number(value) : String(val
 /** The browser's own flavour of the language decides how figures and days are written. */
 const flavour = () => navigator.languages.find((tag) => tag.startsWith(current)) ?? current;
 
-/** A plain number with at most `digits` decimals. */
+/** A whole number as it is, any other with `digits` decimals. */
 export function number(value, digits = 3) {
-  return new Intl.NumberFormat(flavour(), { maximumFractionDigits: digits }).format(value);
+  const shown = Number.isInteger(value) ? 0 : digits;
+  const format = { minimumFractionDigits: shown, maximumFractionDigits: shown };
+  return new Intl.NumberFormat(flavour(), format).format(value);
 }
 
 /** A probability as a percentage with one decimal; never a rounded 0 % or 100 %. */
