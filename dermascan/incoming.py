@@ -198,15 +198,12 @@ class IncomingWatcher:
         return self._news(store) if self._may_wait else frozenset()
 
     def _due(self, folders: list[str]) -> list[str]:
-        claimed = [folder for folder in folders if folder in self._seen and self._is_done(folder)]
-        later = [folder for folder in claimed if folder > self._revisited]
+        claimed = [name for name in folders if name in self._seen and self._seen[name].claimed]
+        later = [name for name in claimed if name > self._revisited]
         revisited = (later + claimed)[: min(REVISITS, len(claimed))]
-        if revisited:
-            self._revisited = revisited[-1]
-        return [folder for folder in folders if folder in revisited or folder not in claimed]
-
-    def _is_done(self, folder: str) -> bool:
-        return self._seen[folder].claimed
+        self._revisited = revisited[-1] if revisited else ""
+        left_out = set(claimed).difference(revisited)
+        return [name for name in folders if name not in left_out]
 
     def _visit(self, store: Store, folder: str) -> None:
         state = look(store, folder)

@@ -1,11 +1,13 @@
 """Stacks that tests start beside whatever else runs on the machine."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
+from dermascan.settings import StorageSettings
 from dermascan.stack import ports, processes
 from dermascan.stack.embedded import EmbeddedStack
 from dermascan.stack.layout import StackPaths
@@ -21,6 +23,21 @@ def free_ports() -> Ports:
         wanted.add(ports.any_free())
     airflow, s3, mlflow, serving = wanted
     return Ports(airflow=airflow, s3=s3, mlflow=mlflow, serving=serving)
+
+
+def connection_to(settings: StorageSettings, endpoint: str | None = None) -> str:
+    """Return `AIRFLOW_CONN_DERMASCAN_S3`, by way of another endpoint if one is given."""
+    secret = settings.secret_access_key
+    connection = {
+        "conn_type": "aws",
+        "login": settings.access_key_id,
+        "password": secret.get_secret_value() if secret else None,
+        "extra": {
+            "endpoint_url": endpoint or settings.endpoint_url,
+            "service_config": {"s3": {"bucket_name": settings.bucket}},
+        },
+    }
+    return json.dumps(connection)
 
 
 def stack_in(state: Path) -> EmbeddedStack:

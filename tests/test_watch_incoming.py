@@ -25,8 +25,8 @@ pytestmark = [
     pytest.mark.timeout(4 * MINUTES * 60),
     pytest.mark.skipif(
         os.environ.get("DERMASCAN_WATCH") != "1",
-        reason="takes half an hour, and says what the short test in test_airflow.py says of three "
-        "folders: run it after a change to dermascan/incoming.py, plugins/ or of Airflow's version",
+        reason="takes a quarter of an hour, and says of hundreds of folders what test_airflow.py "
+        "says of three: run it after a change to the watcher, or of Airflow's version",
     ),
 ]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reliability.killing_proxy import Call, Kill, KillingProxy
+from stacks import connection_to
 
 from dermascan.settings import StorageSettings
 
@@ -175,16 +176,6 @@ def task_runner(
 def _environment(
     endpoint: str, settings: StorageSettings, archive: str, folder: Path
 ) -> dict[str, str]:
-    secret = settings.secret_access_key
-    connection = {
-        "conn_type": "aws",
-        "login": settings.access_key_id,
-        "password": secret.get_secret_value() if secret else None,
-        "extra": {
-            "endpoint_url": endpoint,
-            "service_config": {"s3": {"bucket_name": settings.bucket}},
-        },
-    }
     inherited = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
     return {
         **inherited,
@@ -192,6 +183,6 @@ def _environment(
         "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]),
         "AIRFLOW_HOME": str(folder / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW_CONN_DERMASCAN_S3": json.dumps(connection),
+        "AIRFLOW_CONN_DERMASCAN_S3": connection_to(settings, endpoint),
         "AIRFLOW_CONN_ISIC_ARCHIVE": json.dumps({"conn_type": "http", "host": archive}),
     }
