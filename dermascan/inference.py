@@ -200,9 +200,12 @@ def _scored_shard(
     table = pd.concat(tables, ignore_index=True)
     drawn = pictures.drawn(scoring.scorer)
     found = [drawn.get(key) for key in table["image_key"]]
+    pictures_by_column = {
+        "picture": [picture and picture.jpeg for picture in found],
+        "overlay": [picture and picture.overlay for picture in found],
+    }
     return table.assign(
-        picture=[None if picture is None else picture.jpeg for picture in found],
-        overlay=[None if picture is None else picture.overlay for picture in found],
+        **{name: pd.Series(values, dtype=object) for name, values in pictures_by_column.items()}
     )
 
 

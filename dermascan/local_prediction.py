@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ def _objects(name: str, store: Store) -> Iterator[Source]:
     address = S3Address.parse(name, store.bucket)
     bucket = store.in_bucket(address.bucket)
     for found in bucket.list(address.prefix):
-        yield Source(bucket.address(found.key), found.size, lambda key=found.key: bucket.get(key))
+        yield Source(bucket.address(found.key), found.size, partial(bucket.get, found.key))
 
 
 @dataclass(frozen=True, eq=False)

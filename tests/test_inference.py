@@ -218,6 +218,7 @@ def test_summarise_when_the_version_has_a_reference_compares_the_batch_with_it(
     store: Store, tmp_path
 ):
     publish(store, "tiny", tmp_path, **{REFERENCE_FILE: reference_of(noise(120, 0))})
+    store.put("new/none.txt", b"no image")
     for number, image in enumerate(noise(12, 1)):
         store.put(f"new/{number}.png", encoded(Image.fromarray(image), "PNG"))
     assert "Like the training data" in infer(store)

@@ -99,10 +99,11 @@ def _show(prediction: "Prediction") -> None:
     threshold = prediction.scorer.metadata.threshold
     names = ("risk", "threshold", "likeliest class", "image", "remarks")
     table = Table(*names, box=None, pad_edge=False)
-    for row in prediction.table.to_dict("records"):
+    best = prediction.table[list(CLASS_COLUMNS)].fillna(0).idxmax(axis=1)
+    for number, row in enumerate(prediction.table.to_dict("records")):
         if row["status"] == "ok":
             is_above = row["p_malignant"] >= threshold
-            likeliest = max(CLASS_COLUMNS, key=lambda column, row=row: row[column])
+            likeliest = str(best[number])
             relation = Text("above" if is_above else "below", "bold red" if is_above else "")
             start = f"{row['p_malignant']:.3f}", relation, likeliest.removeprefix("p_")
             remark = str(row["warnings"])

@@ -4,6 +4,7 @@ from dermascan.drift.comparison import AspectDrift, Drift, Verdict
 
 _FEW = 30
 _SHIFT_WORTH_A_WORD = 0.3  # standard deviations between medians
+_MOST_SHIFTS = 3
 
 TITLES: dict[Verdict, str] = {
     "like": "Like the training data",
@@ -47,6 +48,7 @@ def what_moved(aspect: AspectDrift) -> str:
     if aspect.verdict == "like":
         return ""
     moved = [shift for shift in aspect.shifts if abs(shift.deviations) >= _SHIFT_WORTH_A_WORD]
+    moved = moved[:_MOST_SHIFTS]
     return "; ".join(_HIGHER_AND_LOWER[shift.feature][shift.deviations < 0] for shift in moved)
 
 
