@@ -22,6 +22,7 @@ from dermascan.errors import InputError, NotFoundError
 from dermascan.fingerprint import canonical_json, fingerprint, sha256_hex
 from dermascan.imaging import ImageRefusedError, Preprocessing, decode, prepare, thumbnail
 from dermascan.layout import part, prediction_staging, predictions
+from dermascan.prediction_index import index_predictions
 from dermascan.progress import Progress
 from dermascan.registry import ModelReference, fetch_version, resolve_version
 from dermascan.shards import cut, shard_count
@@ -324,6 +325,7 @@ def _write_results(store: Store, plan: BatchPlan) -> BatchSummary:
         )
     report = _report(store, plan, table)
     store.put(f"{plan.output}report.html", report.encode(), "text/html; charset=utf-8")
+    index_predictions(store, plan, table)
     summary = _summary(plan, table)
     store.put_json(plan.success_key, asdict(summary))
     return summary

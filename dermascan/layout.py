@@ -1,6 +1,7 @@
 """Every key in the bucket, each built in one place."""
 
 import re
+from datetime import datetime
 
 from dermascan.errors import InputError
 
@@ -59,6 +60,10 @@ class DatasetKeys:
     def published(self, plan: str) -> str:
         """Return the key of the note that an ingest was published, outside of its `plan`."""
         return f"{self.staging}published/{plan}.json"
+
+    def class_counts(self, fingerprint: str) -> str:
+        """Return the key of the number of images of each class in a manifest."""
+        return f"{self.raw}manifests/{fingerprint}.classes.json"
 
     def license(self, name: str) -> str:
         """Return the key of a licence's text, whatever characters the name has."""
@@ -162,6 +167,12 @@ class ModelKeys:
         return f"{self.history}{number:06d}.json"
 
 
+RAW, MODELS = "raw/", "models/"
+# No run has a name that begins so: see `checked_name`.
+LATEST_PREDICTIONS = "predictions/_latest/"
+_LAST_SECOND = 9_999_999_999  # of ten digits, in the year 2286
+
+
 def prediction_staging(run: str) -> str:
     """Return the prefix under which one batch-inference run hands work from task to task."""
     return f"staging/predictions/{checked_name('run', run)}/"
@@ -170,3 +181,17 @@ def prediction_staging(run: str) -> str:
 def predictions(run: str) -> str:
     """Return the prefix of one batch-inference run."""
     return f"predictions/{checked_name('run', run)}/"
+
+
+def prediction_time(run: str) -> str:
+    """Return the key of the time at which the results of a run were first complete."""
+    return f"{predictions(run)}finished.json"
+
+
+def latest_prediction(finished: datetime, run: str) -> str:
+    """Return the key under which a run is listed, before all that finished before it.
+
+    Listings go up, so the seconds that are left until a far day stand first.
+    """
+    left = _LAST_SECOND - int(finished.timestamp())
+    return f"{LATEST_PREDICTIONS}{left:010d}-{checked_name('run', run)}.json"

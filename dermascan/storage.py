@@ -28,7 +28,7 @@ from dermascan.storage_calls import Caller, CorruptBytesError, read_until_sound,
 from dermascan.storage_clients import boto3_client, obstore_can_name, obstore_client
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
     from obstore import GetResult, PutMode
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,21 @@ class ObjectInfo:
     key: str
     size: int
     etag: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What lies directly under a prefix, in key order.
+
+    Attributes:
+        objects: the objects there.
+        folders: prefixes with "/" at the end that hold more.
+        complete: whether that is all, and no limit cut it short.
+    """
+
+    objects: tuple[ObjectInfo, ...]
+    folders: tuple[str, ...]
+    complete: bool
 
 
 @dataclass(frozen=True)
@@ -191,15 +206,38 @@ class Store:
 
     def list_dated(self, prefix: str) -> Iterator[tuple[ObjectInfo, datetime]]:
         """Yield the objects under a prefix, each with the time of its last change (UTC)."""
-        token: str | None = None
-        while True:
-            page = self._call(partial(self._page, prefix, token), prefix, "list")
+        for page in self._pages(prefix):
             for entry in page.get("Contents", []):
-                found = ObjectInfo(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
-                yield found, entry["LastModified"]
-            if not page["IsTruncated"]:
-                return
-            token = page["NextContinuationToken"]
+                yield _described(entry), entry["LastModified"]
+
+    def folder(self, prefix: str, limit: int = PAGE_KEYS, after: str = "") -> Folder:
+        """List what lies directly under a prefix, in one request whatever lies deeper.
+
+        Args:
+            prefix: ends with "/".
+            limit: at most this many objects and folders, 1 to 1,000, the first in key order.
+            after: only what comes after this key.
+        """
+        page = self._call(
+            lambda: self._s3.list_objects_v2(
+                Bucket=self.bucket, Prefix=prefix, Delimiter="/", MaxKeys=limit, StartAfter=after
+            ),
+            prefix,
+            "list",
+        )
+        return Folder(
+            tuple(_described(entry) for entry in page.get("Contents", [])),
+            tuple(entry["Prefix"] for entry in page.get("CommonPrefixes", [])),
+            complete=not page["IsTruncated"],
+        )
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the prefixes that end in the first `/` after a prefix, in key order.
+
+        What is in them is not listed: one request tells of 1,000 folders, however full.
+        """
+        for page in self._pages(prefix, delimiter="/"):
+            yield from (entry["Prefix"] for entry in page.get("CommonPrefixes", []))
 
     def unfinished_uploads(self) -> Iterator[UnfinishedUpload]:
         """Yield the uploads in parts that were neither completed nor given up."""
@@ -340,9 +378,22 @@ class Store:
         span = (start, start + PART_BYTES)
         return _Found.of(obstore.get(self._objects, key, options={"range": span}))
 
-    def _page(self, prefix: str, token: str | None) -> "ListObjectsV2OutputTypeDef":
+    def _pages(self, prefix: str, delimiter: str = "") -> Iterator["ListObjectsV2OutputTypeDef"]:
+        token: str | None = None
+        while True:
+            page = self._call(partial(self._page, prefix, delimiter, token), prefix, "list")
+            yield page
+            if not page["IsTruncated"]:
+                return
+            token = page["NextContinuationToken"]
+
+    def _page(self, prefix: str, delimiter: str, token: str | None) -> "ListObjectsV2OutputTypeDef":
         ask = partial(
-            self._s3.list_objects_v2, Bucket=self.bucket, Prefix=prefix, MaxKeys=PAGE_KEYS
+            self._s3.list_objects_v2,
+            Bucket=self.bucket,
+            Prefix=prefix,
+            Delimiter=delimiter,
+            MaxKeys=PAGE_KEYS,
         )
         return ask() if token is None else ask(ContinuationToken=token)
 
@@ -427,6 +478,10 @@ class _Found:
 
     def matches_tag(self) -> bool:
         return (self.tag or "").strip('"') == _md5(self.data)
+
+
+def _described(entry: "ObjectTypeDef") -> ObjectInfo:
+    return ObjectInfo(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
 
 
 def _attributes(data: bytes | Path, content_type: str) -> dict[str, str]:
