@@ -109,8 +109,7 @@ def leave_link(link: Made, address: str | None) -> None:
     if address is None:
         return
     if "://" not in address:
-        base = conf.get("api", "base_url", fallback="").rstrip("/")
-        address = f"{base}/dermascan/{quote(address)}"
+        address = f"{_airflow()}/dermascan/{quote(address)}"
     get_current_context()["ti"].xcom_push(link.xcom_key, address)
 
 
@@ -215,3 +214,13 @@ def run_address() -> str:
     """Return `dag_id/run_id` of the current run, for records of who did what."""
     run = get_current_context()["dag_run"]
     return f"{run.dag_id}/{run.run_id}"
+
+
+def run_page() -> str:
+    """Return the address of the current run's page in Airflow."""
+    run = get_current_context()["dag_run"]
+    return f"{_airflow()}/dags/{run.dag_id}/runs/{quote(run.run_id)}"
+
+
+def _airflow() -> str:
+    return str(conf.get("api", "base_url", fallback="")).rstrip("/")

@@ -24,6 +24,7 @@ import logging
 import os
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
@@ -46,6 +47,7 @@ from common import (
     open_store,
     params,
     run_address,
+    run_page,
 )
 
 if TYPE_CHECKING:
@@ -75,15 +77,6 @@ def tracked_run() -> str | None:
     """Return the address of the training's page in MLflow, as `train` left it."""
     found = get_current_context()["ti"].xcom_pull(task_ids="train", key=TRACKED_RUN.xcom_key)
     return str(found) if found else None
-
-
-def leave_training(training: str) -> None:
-    """Leave the addresses of a training's page in MLflow and of its objects."""
-    from dermascan.tracking import run_page  # noqa: PLC0415  # keeps parsing fast
-
-    leave_link(OBJECTS, f"objects/training/{training}/")
-    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
-    leave_link(TRACKED_RUN, run_page(tracking_uri, training) if tracking_uri else None)
 
 
 def leave_candidate(training: str) -> None:
@@ -275,8 +268,16 @@ def train_model() -> None:  # noqa: PLR0915  # the short bodies of eight tasks
         store = open_store()
         examples = ExampleSet.read(store, **planned[0]["examples"])
         tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
-        summary = train_examples(store, examples, config, tracking_uri, run_address())
-        leave_training(summary.fingerprint)
+        summary = train_examples(
+            store,
+            examples,
+            config,
+            tracking_uri,
+            run_address(),
+            run_address=run_page(),
+            tracked=partial(leave_link, TRACKED_RUN),
+        )
+        leave_link(OBJECTS, f"objects/training/{summary.fingerprint}/")
         return {"examples": planned[0]["examples"], "training": summary.fingerprint}
 
     @task(execution_timeout=timedelta(hours=2))

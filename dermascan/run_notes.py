@@ -1,13 +1,20 @@
 """What became of a run, in a sentence or two that people read above its graph."""
 
+from typing import TYPE_CHECKING
+
 from dermascan.errors import DermaScanError, PermanentError
-from dermascan.inference import BatchPlan, BatchSummary
-from dermascan.validation import ValidationResult
 
-_LONGEST_REASON = 400  # characters; Airflow keeps 1,000 of a note
+if TYPE_CHECKING:
+    from dermascan.inference import BatchPlan, BatchSummary
+    from dermascan.validation import ValidationResult
+
+OUTCOME = "**Outcome:** "
+_LONGEST = 1000  # characters that Airflow keeps of a note
+_LONGEST_REASON = 400
+_LEAST = 40  # less of an outcome says nothing
 
 
-def note_on_dataset(result: ValidationResult) -> str:
+def note_on_dataset(result: "ValidationResult") -> str:
     """Say what an ingest published."""
     text = result.summary()
     return f"{text[0].upper()}{text[1:]}."
@@ -18,7 +25,7 @@ def note_on_promotion(model: str, version: int, figures: str) -> str:
     return f"{model} version {version} met the gate's rules and was made champion. {figures}."
 
 
-def note_on_predictions(plan: BatchPlan, summary: BatchSummary) -> str:
+def note_on_predictions(plan: "BatchPlan", summary: "BatchSummary") -> str:
     """Say what a batch inference found."""
     return (
         f"{plan.model} version {plan.version} scored {summary.scored} objects under {plan.prefix}, "
@@ -51,3 +58,18 @@ def _remedy(error: BaseException | str) -> str:
     if isinstance(error, DermaScanError):
         return "It was tried several times: once the cause is gone, clear the task."
     return "The task's log says more; clear the task to try again."
+
+
+def with_outcome(note: str, outcome: str) -> str:
+    """Return a run's note with an outcome below what a person wrote, which is never shortened.
+
+    Args:
+        note: as it is, with the outcome of an earlier try or not.
+        outcome: what became of the run; empty takes an earlier one away.
+    """
+    theirs = note.partition(OUTCOME)[0].rstrip()
+    start = f"{theirs}\n\n{OUTCOME}" if theirs else OUTCOME
+    room = _LONGEST - len(start)
+    if not outcome or room < _LEAST:
+        return theirs
+    return start + (outcome if len(outcome) <= room else f"{outcome[: room - 1]}…")

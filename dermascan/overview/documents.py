@@ -40,6 +40,7 @@ _PLACES = tuple(
     )
 )
 LISTED = 500
+STAGING = "staging/"
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,14 @@ def read_place(store: Store, prefix: str) -> Place:
     """List what lies directly under a prefix of something that a task makes.
 
     Raises:
-        NotFoundError: it is no such prefix, or there is nothing.
+        NotFoundError: it is no such prefix, or there is nothing; under `staging/` that is how it
+            should be once a run has ended.
     """
     if not any(pattern.fullmatch(prefix) for pattern in _PLACES):
         raise _unknown(prefix)
     folder = store.folder(prefix, LISTED)
-    if not folder.objects and not folder.folders:
+    empty = not folder.objects and not folder.folders
+    if empty and not prefix.startswith(STAGING):
         raise NotFoundError(f"nothing is under {store.address(prefix)}")
     return Place(store.address(prefix), prefix, folder)
 

@@ -20,6 +20,8 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import select
 from sqlalchemy.orm import object_session
 
+from dermascan.run_notes import with_outcome
+
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
     from sqlalchemy.orm import Session
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEY, TAG = "dermascan_note", "dermascan"  # as in dags/common.py
-OUTCOME = "**Outcome:** "
-LONGEST = 1000
 SHOWN_FAILURES = 3
 
 
@@ -50,16 +50,6 @@ def on_dag_run_failed(dag_run: DagRun, msg: str) -> None:  # noqa: ARG001  # Air
     _write(dag_run, lambda session: _failures(session, dag_run))
 
 
-def composed(present: str, outcome: str) -> str:
-    """Return a note with an outcome below what a person wrote, which is never shortened."""
-    theirs = present.partition(OUTCOME)[0].rstrip()
-    room = LONGEST - len(theirs) - len(OUTCOME) - 2
-    if not outcome or room < 40:  # characters; less says nothing
-        return theirs
-    said = outcome if len(outcome) <= room else f"{outcome[: room - 1]}…"
-    return f"{theirs}\n\n{OUTCOME}{said}" if theirs else f"{OUTCOME}{said}"
-
-
 def _write(dag_run: DagRun, outcome: Callable[[Session], str]) -> None:
     session = object_session(dag_run)
     if session is None:
@@ -71,7 +61,7 @@ def _write(dag_run: DagRun, outcome: Callable[[Session], str]) -> None:
         if not _is_ours(session, dag_run.dag_id):
             return
         present = dag_run.note or ""
-        wanted = composed(present, outcome(session))
+        wanted = with_outcome(present, outcome(session))
         if wanted != present:
             dag_run.note = wanted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ def _environment() -> Environment:
         "figure": _figure,
         "jpeg": _jpeg,
         "minute": _minute,
+        "run_path": _run_path,
         "segment": lambda text: quote(str(text), safe=""),
         "path": lambda text: quote(str(text), safe="/"),
         "query": urlencode,
@@ -64,6 +66,12 @@ def _minute(moment: datetime | str) -> str:
     """Show a UTC time, as ISO 8601 text or not, to the minute."""
     text = moment if isinstance(moment, str) else moment.isoformat()
     return f"{text[:16].replace('T', ' ')} UTC"
+
+
+def _run_path(by: str) -> str | None:
+    """Return where Airflow shows the run that a champion was moved by, None if it was a person."""
+    found = re.fullmatch(r"((?:train|rollback)_model)/(.+)", by)
+    return f"/dags/{found[1]}/runs/{quote(found[2], safe='')}" if found else None
 
 
 def _bytes(size: int) -> str:

@@ -129,6 +129,7 @@ def run_task(order: dict[str, Any]) -> Any:
         "dag_run": SimpleNamespace(dag_id=order["dag"], run_id="sweep"),
         "outlet_events": events,
         "triggering_asset_events": {},
+        "ti": SimpleNamespace(xcom_push=lambda *_: None, xcom_pull=lambda **_: None),
     }
     body = body_of(dag.get_task(order["task"]))
     runner = create_executable_runner(body, events, logger=logging.getLogger("sweep"))
