@@ -226,7 +226,11 @@ class Store:
             "list",
         )
         return Folder(
-            tuple(_described(entry) for entry in page.get("Contents", [])),
+            tuple(
+                _described(entry)
+                for entry in page.get("Contents", [])
+                if entry["Key"] != prefix  # how SeaweedFS tells of a folder that was emptied
+            ),
             tuple(entry["Prefix"] for entry in page.get("CommonPrefixes", [])),
             complete=not page["IsTruncated"],
         )

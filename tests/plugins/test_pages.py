@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ import httpx
 import pandas as pd
 import pytest
 from archives import picture
+from axe_playwright_python.sync_playwright import Axe
 from pages import HOSTILE
+from playwright.sync_api import sync_playwright
 from stacks import free_ports
 
 from dermascan.fingerprint import sha256_hex
@@ -292,3 +295,82 @@ def test_an_entry_that_somebody_damaged_leaves_the_rest_of_the_page(ann, filled)
     assert answer.status_code == 200
     assert "Datasets cannot be read" in answer.text
     assert "0.987" in answer.text
+
+
+# In a browser, as Airflow shows the page: in a frame with a sandbox of its own.
+
+BROWSER = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+VIOLATIONS = """
+window.violations = [];
+addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));
+"""
+FRAME = "iframe[title=DermaScan]"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    program = shutil.which("chromium")
+    assert program, "these tests need Chromium: install the package `chromium`"
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=program, args=list(BROWSER))
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visit(server, filled, chromium):
+    """Sign in, and open the page by Airflow's navigation, in one of Airflow's colour modes."""
+    contexts = []
+
+    def opened(mode: str):
+        context = chromium.new_context(viewport={"width": 1280, "height": 900})
+        contexts.append(context)
+        context.set_default_timeout(60_000)
+        cookie = {"name": "_token", "value": server.token("ann"), "url": server.url}
+        context.add_cookies([cookie])
+        context.add_init_script(f"{VIOLATIONS}localStorage.setItem('theme', '{mode}')")
+        page = context.new_page()
+        page.goto(server.url)
+        page.get_by_text("DermaScan", exact=True).first.click()
+        page.frame_locator(FRAME).get_by_role("heading", name="Champion").wait_for()
+        return page, page.query_selector(FRAME).content_frame()
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_the_page_in_airflow_s_frame_follows_its_colours_and_can_be_read_by_all(visit, mode):
+    page, frame = visit(mode)
+
+    assert frame.evaluate("document.documentElement.dataset.mode") == mode
+    brightness = frame.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")
+    assert (int(brightness) > 128) == (mode == "light")
+    assert frame.evaluate("violations") == []
+    found = Axe().run(frame).response["violations"]
+    assert [each["id"] for each in found if each["impact"] in {"serious", "critical"}] == []
+    assert page.evaluate("window.xss") is None
+
+
+def test_a_report_opens_beside_airflow_and_its_script_does_not_run(visit, server):
+    page, frame = visit("light")
+
+    with page.context.expect_page() as opening:
+        frame.get_by_role("link", name="Evaluation report of the champion").click()
+    report = opening.value
+    report.wait_for_load_state()
+
+    assert report.url == f"{server.url}/dermascan/models/dermascan/2/report.html"
+    assert report.evaluate("origin") == "null"
+    assert report.evaluate("[parent.stolen, document.title]") == [None, "r"]
+    assert page.url.startswith(f"{server.url}/plugin/dermascan")
+
+
+def test_rolling_back_leads_out_of_the_frame_to_the_dag(visit, server):
+    page, frame = visit("light")
+    frame.get_by_role("link", name="Roll back to version 1").click()
+    page.wait_for_url(f"{server.url}/dags/rollback_model**")
