@@ -237,7 +237,7 @@ def test_publication_of_a_dataset_starts_training_on_it(run, api):
         assert event["extra"]["images"] == 90
     finally:
         api._call("PATCH", started, {"state": "failed"})  # its full training is not the subject
-        assert "the run was ended" in api._call("GET", started)["note"]
+        assert "ended" in api._call("GET", started)["note"]  # a task of it, or the run alone
 
 
 def wait_for_asset_run(api) -> str:

@@ -334,7 +334,7 @@ def visit(server, filled, chromium):
         context.add_init_script(f"{VIOLATIONS}localStorage.setItem('theme', '{mode}')")
         page = context.new_page()
         page.goto(server.url)
-        page.get_by_text("DermaScan", exact=True).first.click()
+        page.locator("a[href$='/plugin/dermascan']").click()
         page.frame_locator(FRAME).get_by_role("heading", name="Champion").wait_for()
         return page, page.query_selector(FRAME).content_frame()
 
