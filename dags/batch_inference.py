@@ -22,7 +22,17 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Metadata, Param, dag, task
-from common import DEFAULT_ARGS, PREDICTIONS, open_store, params
+from common import (
+    DEFAULT_ARGS,
+    OBJECTS,
+    PREDICTION_REPORT,
+    PREDICTIONS,
+    leave_link,
+    leave_note,
+    links_to,
+    open_store,
+    params,
+)
 
 
 @dag(
@@ -55,28 +65,41 @@ def batch_inference() -> None:
     @task
     def resolve() -> list[dict[str, Any]]:
         from dermascan.inference import resolve  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.layout import prediction_staging  # noqa: PLC0415  # keeps parsing fast
         from dermascan.registry import ModelReference  # noqa: PLC0415  # keeps parsing fast
 
         wanted = params()
         plan = resolve(open_store(), wanted["prefix"], ModelReference.parse(wanted["model"]))
+        leave_link(OBJECTS, f"objects/{prediction_staging(plan.run)}")
         return [{"plan": asdict(plan), "shard": shard} for shard in range(plan.shards)]
 
     @task(execution_timeout=timedelta(hours=12))
     def predict(work: dict[str, Any]) -> bool:
         from dermascan.inference import BatchPlan, predict  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.layout import prediction_staging  # noqa: PLC0415  # keeps parsing fast
 
-        return predict(open_store(), BatchPlan(**work["plan"]), work["shard"])
+        plan = BatchPlan(**work["plan"])
+        leave_link(OBJECTS, f"objects/{prediction_staging(plan.run)}")
+        return predict(open_store(), plan, work["shard"])
 
     @task(outlets=[PREDICTIONS])
     def summarise(resolved: list[dict[str, Any]]) -> Any:
         from dermascan.inference import BatchPlan, summarise  # noqa: PLC0415  # fast parsing
+        from dermascan.run_notes import note_on_predictions  # noqa: PLC0415  # fast parsing
 
-        summary = asdict(summarise(open_store(), BatchPlan(**resolved[0]["plan"])))
-        yield Metadata(PREDICTIONS, summary)
-        return summary
+        plan = BatchPlan(**resolved[0]["plan"])
+        summary = summarise(open_store(), plan)
+        leave_link(PREDICTION_REPORT, f"{plan.output}report.html")
+        leave_link(OBJECTS, f"objects/{plan.output}")
+        leave_note(note_on_predictions(plan, summary))
+        yield Metadata(PREDICTIONS, asdict(summary))
+        return asdict(summary)
 
     resolved = resolve()
-    predict.expand(work=resolved) >> summarise(resolved)
+    predicted, summarised = predict.expand(work=resolved), summarise(resolved)
+    predicted >> summarised
+    links_to([resolved, predicted], OBJECTS)
+    links_to([summarised], PREDICTION_REPORT, OBJECTS)
 
 
 batch_inference()

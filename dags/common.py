@@ -1,23 +1,30 @@
-"""What all DAGs share: connections become settings, and errors decide about retries."""
+"""What all DAGs share: connections, which errors are retried, links and notes that runs leave."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow.sdk import (
     Asset,
     BaseHook,
+    BaseOperatorLink,
+    BaseXCom,
     ExceptionRetryPolicy,
     Param,
     RetryAction,
     RetryRule,
+    conf,
     get_current_context,
 )
 
 if TYPE_CHECKING:
-    from airflow.sdk import Connection
+    from airflow.sdk import BaseOperator, Connection, Context
+    from airflow.sdk.types import TaskInstanceKey
 
     from dermascan.isic.client import IsicClient
     from dermascan.storage import Store
@@ -29,6 +36,94 @@ TRAINING_POOL = "training"
 DATASET = Asset("dermascan_dataset")
 MODEL = Asset("dermascan_model")
 PREDICTIONS = Asset("dermascan_predictions")
+NOTE_KEY = "dermascan_note"  # the plugin makes notes of runs from what is under it
+
+logger = logging.getLogger(__name__)
+
+
+def leave_note(text: str) -> None:
+    """Leave a sentence for the note that the run gets when it ends."""
+    get_current_context()["ti"].xcom_push(NOTE_KEY, text)
+
+
+def leave_reason(context: Context) -> None:
+    """Leave why a task failed for the note of its run."""
+    from dermascan.run_notes import note_on_failure  # noqa: PLC0415  # keeps parsing fast
+
+    try:
+        reason = note_on_failure(context.get("exception") or "")
+        context["ti"].xcom_push(NOTE_KEY, _redacted(reason))
+    except Exception:  # the failure itself must be seen, whatever becomes of its note
+        logger.exception("the reason is left out of the run's note")
+
+
+def _redacted(text: str) -> str:
+    from airflow.sdk.execution_time.secrets_masker import redact  # noqa: PLC0415  # fast parsing
+
+    return str(redact(text))
+
+
+class Made(BaseOperatorLink):
+    """A link from a task to something that it made, under a name; the task leaves the address."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """Return what is on the button."""
+        return self._name
+
+    @property
+    def xcom_key(self) -> str:
+        """Return the key of the XCom that holds the address."""
+        return f"link_{self._name.lower().replace(' ', '_')}"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  # Airflow's signature
+        """Return what the task left; Airflow keeps it under the same key."""
+        kept = BaseXCom.get_value(ti_key=ti_key, key=self.xcom_key)  # type: ignore[arg-type]  # the protocol asks for settable attributes, and sets none
+        return str(kept or "")
+
+
+DATA_DOCS = Made("Data Docs")
+TRACKED_RUN = Made("MLflow run")
+EVALUATION_REPORT = Made("Evaluation report")
+MODEL_CARD = Made("Model card")
+PREDICTION_REPORT = Made("Prediction report")
+OBJECTS = Made("Objects")
+
+
+def links_to(tasks: Iterable[Any], *links: Made) -> None:
+    """Give buttons to tasks; each task is what calling or expanding it returned."""
+    for task in tasks:
+        task.operator.operator_extra_links = links
+
+
+def leave_link(link: Made, address: str | None) -> None:
+    """Leave the address of what a task makes.
+
+    Args:
+        link: one of those that the task has.
+        address: absolute, or below DermaScan's pages in Airflow; None leaves nothing.
+    """
+    if address is None:
+        return
+    if "://" not in address:
+        address = f"{_airflow()}/dermascan/{quote(address)}"
+    get_current_context()["ti"].xcom_push(link.xcom_key, address)
+
+
+def leave_documents(place: str, objects: str) -> None:
+    """Leave the addresses of a model's report and card, and of the objects they belong to.
+
+    Args:
+        place: where the pages have the documents.
+        objects: prefix of the objects.
+    """
+    leave_link(EVALUATION_REPORT, f"{place}/report.html")
+    leave_link(MODEL_CARD, f"{place}/card.html")
+    leave_link(OBJECTS, f"objects/{objects}")
+
 
 # What cannot be mended by trying again (bad params, failed validation, failed gate) fails
 # at once; everything else is tried again, waiting twice as long each time.
@@ -39,6 +134,7 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=10),
     "execution_timeout": timedelta(minutes=30),
+    "on_failure_callback": leave_reason,
     "retry_policy": ExceptionRetryPolicy(
         rules=[
             RetryRule(
@@ -126,3 +222,13 @@ def states_of(task_id: str) -> dict[str, str | None]:
     run = context["dag_run"]
     states = context["ti"].get_task_states(run.dag_id, task_ids=[task_id], run_ids=[run.run_id])
     return dict(states.get(run.run_id, {}))
+
+
+def run_page() -> str:
+    """Return the address of the current run's page in Airflow."""
+    run = get_current_context()["dag_run"]
+    return f"{_airflow()}/dags/{run.dag_id}/runs/{quote(run.run_id)}"
+
+
+def _airflow() -> str:
+    return str(conf.get("api", "base_url", fallback="")).rstrip("/")

@@ -24,7 +24,20 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import AssetAlias, Param, dag, get_current_context, task, task_group
-from common import DATASET, DEFAULT_ARGS, INCLUDE, name_param, open_archive, open_store, params
+from common import (
+    DATA_DOCS,
+    DATASET,
+    DEFAULT_ARGS,
+    INCLUDE,
+    OBJECTS,
+    leave_link,
+    leave_note,
+    links_to,
+    name_param,
+    open_archive,
+    open_store,
+    params,
+)
 
 PUBLICATION = AssetAlias("dermascan_publication")
 
@@ -90,6 +103,7 @@ def ingest_isic() -> None:
         )
         with open_archive() as archive:
             planned = plan(open_store(), archive, request)
+        leave_link(OBJECTS, f"objects/staging/{planned.dataset}/{planned.plan}/")
         return [{"plan": asdict(planned), "shard": shard} for shard in range(planned.shards)]
 
     @task(execution_timeout=timedelta(hours=12), retries=5)
@@ -97,11 +111,13 @@ def ingest_isic() -> None:
         from dermascan.ingest.downloading import download  # noqa: PLC0415  # keeps parsing fast
         from dermascan.ingest.staging import IngestPlan  # noqa: PLC0415  # keeps parsing fast
 
+        ingest = IngestPlan(**work["plan"])
+        leave_link(OBJECTS, f"objects/staging/{ingest.dataset}/{ingest.plan}/")
         with open_archive() as archive:
             outcome = download(
                 open_store(),
                 archive,
-                IngestPlan(**work["plan"]),
+                ingest,
                 work["shard"],
                 max_failed_share=params()["max_failed_share"],
             )
@@ -112,12 +128,17 @@ def ingest_isic() -> None:
         from dermascan.ingest.staging import IngestPlan  # noqa: PLC0415  # keeps parsing fast
         from dermascan.ingest.uploading import upload  # noqa: PLC0415  # keeps parsing fast
 
-        outcome = upload(open_store(), IngestPlan(**work["plan"]), work["shard"])
+        ingest = IngestPlan(**work["plan"])
+        leave_link(OBJECTS, f"objects/raw/{ingest.dataset}/images/")
+        outcome = upload(open_store(), ingest, work["shard"])
         return {**work, "uploaded": asdict(outcome)}
 
     @task_group
     def shard(work: dict[str, Any]) -> Any:
-        return upload_to_s3(download_from_isic(work))
+        downloaded = download_from_isic(work)
+        uploaded = upload_to_s3(downloaded)
+        links_to([downloaded, uploaded], OBJECTS)
+        return uploaded
 
     @task
     def publish_manifest(planned: list[dict[str, Any]]) -> dict[str, Any]:
@@ -131,16 +152,21 @@ def ingest_isic() -> None:
                 IngestPlan(**planned[0]["plan"]),
                 max_failed_share=params()["max_failed_share"],
             )
+        leave_link(OBJECTS, f"objects/raw/{pointer.dataset}/manifests/")
         return asdict(pointer)
 
     @task(outlets=[PUBLICATION])
     def validate(published: dict[str, Any]) -> dict[str, Any]:
         from dermascan.dataset import DatasetPointer  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.run_notes import note_on_dataset  # noqa: PLC0415  # keeps parsing fast
         from dermascan.validation import validate  # noqa: PLC0415  # keeps parsing fast
 
         pointer = DatasetPointer(**published)
         result = validate(open_store(), pointer, INCLUDE / "expectations")
+        place = f"datasets/{result.dataset}/{result.manifest}/data-docs/{result.suites}"
+        leave_link(DATA_DOCS, f"{place}/index.html")
         result.require()
+        leave_note(note_on_dataset(result))
         if params()["start_training"]:
             events = get_current_context()["outlet_events"]
             events[PUBLICATION].add(DATASET, extra=published)
@@ -149,7 +175,8 @@ def ingest_isic() -> None:
     planned = plan()
     published = publish_manifest(planned)
     shard.expand(work=planned) >> published
-    validate(published)
+    links_to([planned, published], OBJECTS)
+    links_to([validate(published)], DATA_DOCS)
 
 
 ingest_isic()

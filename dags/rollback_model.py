@@ -23,7 +23,20 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Metadata, Param, dag, get_current_context, task
-from common import DEFAULT_ARGS, MODEL, name_param, open_store, params, run_address
+from common import (
+    DEFAULT_ARGS,
+    EVALUATION_REPORT,
+    MODEL,
+    MODEL_CARD,
+    OBJECTS,
+    leave_documents,
+    leave_note,
+    links_to,
+    name_param,
+    open_store,
+    params,
+    run_address,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -95,12 +108,14 @@ def rollback_model() -> None:
 
         from dermascan.model_mirror import mirror_champion  # noqa: PLC0415  # keeps parsing fast
         from dermascan.registry import Decision, rollback  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.run_notes import note_on_rollback  # noqa: PLC0415  # keeps parsing fast
 
         wanted, by, version = params(), run_address(), params()["to_version"]
         if not version:
             answer = get_current_context()["ti"].xcom_pull(task_ids="choose")
             (version,) = answer["chosen_options"]
             if version == LEAVE:
+                leave_note("The champion stays as it is.")
                 raise AirflowSkipException("the champion stays as it is")
             by = answer["responded_by_user"]["name"]
         decision = Decision(by, f"{wanted['reason']} ({run_address()})", request=run_address())
@@ -108,6 +123,9 @@ def rollback_model() -> None:
         champion = rollback(open_store(), wanted["model"], to_version, decision)
         if tracking_uri := os.environ.get("MLFLOW_TRACKING_URI"):
             mirror_champion(open_store(), wanted["model"], tracking_uri)
+        place = f"models/{champion.model}/{champion.version}"
+        leave_documents(place, f"{place}/")
+        leave_note(note_on_rollback(champion.model, champion.version, by, wanted["reason"]))
         yield Metadata(MODEL, asdict(champion))
         return asdict(champion)
 
@@ -123,6 +141,7 @@ def rollback_model() -> None:
     decided, rolled_back = decide(), rollback()
     decided >> [offered, rolled_back]
     offered >> choose >> rolled_back
+    links_to([rolled_back], EVALUATION_REPORT, MODEL_CARD, OBJECTS)
 
 
 rollback_model()

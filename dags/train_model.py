@@ -24,21 +24,34 @@ import logging
 import os
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Metadata, Param, dag, get_current_context, task
 from common import (
     DATASET,
     DEFAULT_ARGS,
+    EVALUATION_REPORT,
     INCLUDE,
     MODEL,
+    MODEL_CARD,
+    OBJECTS,
+    TRACKED_RUN,
     TRAINING_POOL,
+    leave_documents,
+    leave_link,
+    leave_note,
+    links_to,
     name_param,
     open_store,
     params,
     run_address,
+    run_page,
 )
+
+if TYPE_CHECKING:
+    from dermascan.experiment import Promotion
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +71,28 @@ def chosen_dataset() -> str:
     if passed_over := sorted(set(published) - {published[-1]}):
         logger.warning("also published, trigger a run for each by hand: %s", passed_over)
     return published[-1]
+
+
+def tracked_run() -> str | None:
+    """Return the address of the training's page in MLflow, as `train` left it."""
+    found = get_current_context()["ti"].xcom_pull(task_ids="train", key=TRACKED_RUN.xcom_key)
+    return str(found) if found else None
+
+
+def leave_candidate(training: str) -> None:
+    """Leave the addresses of what people read of a candidate, which `gate` writes."""
+    leave_link(TRACKED_RUN, tracked_run())
+    leave_documents(f"training/{training}/{params()['model']}", f"training/{training}/")
+
+
+def leave_promotion(promotion: Promotion, figures: str) -> None:
+    """Leave the addresses of what was published, and what the run came to."""
+    from dermascan.run_notes import note_on_promotion  # noqa: PLC0415  # fast parsing
+
+    place = f"models/{promotion.model}/{promotion.version}"
+    leave_documents(place, f"{place}/")
+    leave_link(TRACKED_RUN, tracked_run())
+    leave_note(note_on_promotion(promotion.model, promotion.version, figures))
 
 
 def who_decided() -> tuple[str, str]:
@@ -188,7 +223,7 @@ def who_decided() -> tuple[str, str]:
         ),
     },
 )
-def train_model() -> None:
+def train_model() -> None:  # noqa: PLR0915  # the short bodies of eight tasks
     @task
     def split() -> list[dict[str, Any]]:
         from dermascan.example_set import split  # noqa: PLC0415  # keeps parsing fast
@@ -201,6 +236,7 @@ def train_model() -> None:
             hair_removal=wanted["hair_removal"],
         )
         examples = split(open_store(), chosen_dataset(), preprocessing, INCLUDE / "expectations")
+        leave_link(OBJECTS, f"objects/{examples.prefix}")
         reference = {"dataset": examples.dataset, "name": examples.fingerprint}
         return [{"examples": reference, "shard": shard} for shard in range(len(examples.shards))]
 
@@ -210,6 +246,7 @@ def train_model() -> None:
 
         store = open_store()
         examples = ExampleSet.read(store, **work["examples"])
+        leave_link(OBJECTS, f"objects/{examples.prefix}")
         return asdict(preprocess(store, examples, work["shard"]))
 
     @task(pool=TRAINING_POOL, execution_timeout=timedelta(hours=48))
@@ -231,7 +268,16 @@ def train_model() -> None:
         store = open_store()
         examples = ExampleSet.read(store, **planned[0]["examples"])
         tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
-        summary = train_examples(store, examples, config, tracking_uri, run_address())
+        summary = train_examples(
+            store,
+            examples,
+            config,
+            tracking_uri,
+            run_address(),
+            run_address=run_page(),
+            tracked=partial(leave_link, TRACKED_RUN),
+        )
+        leave_link(OBJECTS, f"objects/training/{summary.fingerprint}/")
         return {"examples": planned[0]["examples"], "training": summary.fingerprint}
 
     @task(execution_timeout=timedelta(hours=2))
@@ -240,6 +286,7 @@ def train_model() -> None:
         from dermascan.experiment import evaluate_model, headline  # noqa: PLC0415  # fast parsing
 
         store = open_store()
+        leave_candidate(trained["training"])
         examples = ExampleSet.read(store, **trained["examples"])
         return {
             **trained,
@@ -250,13 +297,13 @@ def train_model() -> None:
     def gate(evaluated: dict[str, Any]) -> dict[str, Any]:
         from dermascan.assessment.approval import approval_request  # noqa: PLC0415  # fast parsing
         from dermascan.experiment import judge  # noqa: PLC0415  # keeps parsing fast
-        from dermascan.tracking import run_page  # noqa: PLC0415  # keeps parsing fast
 
         store, training, model = open_store(), evaluated["training"], params()["model"]
+        leave_candidate(training)
         tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
         verdict = judge(store, training, model, INCLUDE / "gate.yaml", tracking_uri=tracking_uri)
-        page = run_page(tracking_uri, training) if tracking_uri else None
-        return {**evaluated, "request": approval_request(store, training, model, verdict, page)}
+        request = approval_request(store, training, model, verdict, tracked_run())
+        return {**evaluated, "request": request}
 
     @task.branch
     def decide() -> str:
@@ -267,23 +314,23 @@ def train_model() -> None:
         from dermascan.experiment import promote_model  # noqa: PLC0415  # keeps parsing fast
 
         by, approval = who_decided()
-        promotion = asdict(
-            promote_model(
-                open_store(),
-                judged["training"],
-                params()["model"],
-                by,
-                approval=approval,
-                tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"),
-            )
+        promotion = promote_model(
+            open_store(),
+            judged["training"],
+            params()["model"],
+            by,
+            approval=approval,
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"),
         )
-        yield Metadata(MODEL, promotion)
-        return promotion
+        leave_promotion(promotion, judged["headline"])
+        yield Metadata(MODEL, asdict(promotion))
+        return asdict(promotion)
 
     planned = split()
     trained = train(planned)
-    preprocess.expand(work=planned) >> trained
-    judged = gate(evaluate(trained))
+    preprocessed, evaluated = preprocess.expand(work=planned), evaluate(trained)
+    preprocessed >> trained
+    judged = gate(evaluated)
     approval = ApprovalOperator(
         task_id="approval",
         subject="Promote this model?",
@@ -296,6 +343,9 @@ def train_model() -> None:
     promoted = promote(judged)
     judged >> decide() >> [approval, promoted]
     approval >> promoted
+    links_to([planned, preprocessed], OBJECTS)
+    links_to([trained], TRACKED_RUN, OBJECTS)
+    links_to([evaluated, judged, promoted], EVALUATION_REPORT, MODEL_CARD, TRACKED_RUN, OBJECTS)
 
 
 train_model()

@@ -46,7 +46,8 @@ from dermascan.registry import (
 )
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
-from dermascan.tracking import MlflowTracker, Tracker
+from dermascan.tracked_training import tell_dataset, tell_evaluation, tell_run, tell_training
+from dermascan.tracking import MlflowTracker, run_page
 
 __all__ = [
     "Promotion",
@@ -77,8 +78,15 @@ class Promotion:
     training: str
 
 
-def train_examples(
-    store: Store, examples: ExampleSet, config: TrainingConfig, tracking_uri: str | None, run: str
+def train_examples(  # noqa: PLR0913  # what to train on and how, and four for its surroundings
+    store: Store,
+    examples: ExampleSet,
+    config: TrainingConfig,
+    tracking_uri: str | None,
+    run: str,
+    *,
+    run_address: str | None = None,
+    tracked: Callable[[str | None], None] = lambda _: None,
 ) -> TrainingSummary:
     """Train on an example set, and tell MLflow if there is one.
 
@@ -88,6 +96,8 @@ def train_examples(
         config: how to train.
         tracking_uri: of the MLflow server, None for none.
         run: name of the orchestrator's run, for the MLflow run to point back to.
+        run_address: of that run's page, None if it has none.
+        tracked: is told the address of MLflow's page as soon as there is one.
     """
     counts = examples.counts["train"]
     data = TrainingData(
@@ -100,11 +110,19 @@ def train_examples(
         dataset=examples.dataset,
     )
     name = training_fingerprint(config, data)
-    tracker = None
-    if tracking_uri and not store.exists(TrainingKeys(name).done):
-        tracker = MlflowTracker(tracking_uri, examples.dataset, name)
-        tracker.set_tag("airflow.run", run)
-    return train(store, config, data, TrainingKeys(name).prefix, tracker=tracker)
+    prefix = TrainingKeys(name).prefix
+    if not tracking_uri:
+        return train(store, config, data, prefix)
+    if store.exists(TrainingKeys(name).done):
+        tracked(run_page(tracking_uri, name))
+        return train(store, config, data, prefix)
+    tracker = MlflowTracker(tracking_uri, examples.dataset, name)
+    tell_run(tracker, run, run_address)
+    tell_dataset(tracker, store, examples)
+    tracked(tracker.page)
+    summary = train(store, config, data, prefix, tracker=tracker)
+    tell_training(tracker, store, name)
+    return summary
 
 
 def judge(  # noqa: PLR0913  # four things a verdict is made of, and two for its surroundings
@@ -158,7 +176,7 @@ def _tracker(store: Store, uri: str, training: str) -> MlflowTracker:
     return MlflowTracker(uri, str(dataset), training)
 
 
-def _tell_verdict(tracker: Tracker, verdict: Verdict, documents: Mapping[str, bytes]) -> None:
+def _tell_verdict(tracker: MlflowTracker, verdict: Verdict, documents: Mapping[str, bytes]) -> None:
     """Tell MLflow the figures and the verdict, and where the documents are.
 
     Args:
@@ -167,6 +185,7 @@ def _tell_verdict(tracker: Tracker, verdict: Verdict, documents: Mapping[str, by
         documents: their bytes by address; MLflow's own copies can be looked at in its pages.
     """
     tracker.log_metrics(run_metrics(verdict.evaluation), 0)
+    tell_evaluation(tracker, verdict.evaluation)
     tracker.set_tag("dermascan.gate", "passed" if verdict.gate.passed else "failed")
     with tempfile.TemporaryDirectory() as folder:
         for address, body in documents.items():

@@ -272,7 +272,11 @@ def require(result: GateResult) -> None:
         GateFailedError: it did not; the message holds the table.
     """
     if not result.passed:
-        raise GateFailedError(f"The model did not earn its promotion.\n{result.table()}")
+        unmet = ", ".join(each.name for each in result.results if not each.passed)
+        raise GateFailedError(
+            f"The model did not earn its promotion, for rules that are not met: {unmet}.\n"
+            f"{result.table()}"
+        )
 
 
 def _check_floor(evaluation: Evaluation, rule: FloorRule) -> RuleResult:

@@ -28,6 +28,7 @@ from dermascan.imaging import Preprocessing
 from dermascan.layout import is_ready_marker, part, prediction_staging, predictions
 from dermascan.model.metadata import METADATA_FILE
 from dermascan.pictures import Picture, Pictures
+from dermascan.prediction_index import index_predictions
 from dermascan.progress import Progress
 from dermascan.registry import ModelReference, fetch_version, resolve_version
 from dermascan.scoring import (
@@ -309,6 +310,7 @@ def _write_results(store: Store, plan: BatchPlan) -> BatchSummary:
         logger.info("%s", sentence(drift))
     report = _report(store, plan, merged, drift)
     store.put(f"{plan.output}report.html", report.encode(), "text/html; charset=utf-8")
+    index_predictions(store, plan, merged.table)
     summary = _summary(plan, merged.table)
     store.put_json(plan.success_key, asdict(summary))
     return summary

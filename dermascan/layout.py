@@ -1,6 +1,7 @@
 """Every key in the bucket, each built in one place."""
 
 import re
+from datetime import datetime
 
 from dermascan.errors import InputError
 from dermascan.fingerprint import sha256_hex
@@ -61,6 +62,10 @@ class DatasetKeys:
     def published(self, plan: str) -> str:
         """Return the key of the note that an ingest was published, outside of its `plan`."""
         return f"{self.staging}published/{plan}.json"
+
+    def class_counts(self, fingerprint: str) -> str:
+        """Return the key of the number of images of each class in a manifest."""
+        return f"{self.raw}manifests/{fingerprint}.classes.json"
 
     def license(self, name: str) -> str:
         """Return the key of a licence's text, whatever characters the name has."""
@@ -165,6 +170,12 @@ class ModelKeys:
         return f"{self.history}{number:06d}.json"
 
 
+RAW, MODELS = "raw/", "models/"
+# No run has a name that begins so: see `checked_name`.
+LATEST_PREDICTIONS = "predictions/_latest/"
+_LAST_SECOND = 9_999_999_999  # of ten digits, in the year 2286
+
+
 def prediction_staging(run: str) -> str:
     """Return the prefix under which one batch-inference run hands work from task to task."""
     return f"staging/predictions/{checked_name('run', run)}/"
@@ -209,3 +220,17 @@ def is_ready_marker(key: str) -> bool:
 def image_anchor(image_key: str) -> str:
     """Return the name by which an image is found in the report of any run: `report.html#…`."""
     return f"image-{sha256_hex(image_key.encode())[:16]}"
+
+
+def prediction_time(run: str) -> str:
+    """Return the key of the time at which the results of a run were first complete."""
+    return f"{predictions(run)}finished.json"
+
+
+def latest_prediction(finished: datetime, run: str) -> str:
+    """Return the key under which a run is listed, before all that finished before it.
+
+    Listings go up, so the seconds that are left until a far day stand first.
+    """
+    left = _LAST_SECOND - int(finished.timestamp())
+    return f"{LATEST_PREDICTIONS}{left:010d}-{checked_name('run', run)}.json"

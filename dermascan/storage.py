@@ -28,7 +28,7 @@ from dermascan.storage_calls import Caller, CorruptBytesError, read_until_sound,
 from dermascan.storage_clients import boto3_client, obstore_can_name, obstore_client
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
     from obstore import GetResult, PutMode
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,21 @@ class ObjectInfo:
     key: str
     size: int
     etag: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What lies directly under a prefix, in key order.
+
+    Attributes:
+        objects: the objects there.
+        folders: prefixes with "/" at the end that hold more.
+        complete: whether that is all, and no limit cut it short.
+    """
+
+    objects: tuple[ObjectInfo, ...]
+    folders: tuple[str, ...]
+    complete: bool
 
 
 @dataclass(frozen=True)
@@ -193,8 +208,32 @@ class Store:
         """Yield the objects under a prefix, each with the time of its last change (UTC)."""
         for page in self._pages(prefix):
             for entry in page.get("Contents", []):
-                found = ObjectInfo(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
-                yield found, entry["LastModified"]
+                yield _described(entry), entry["LastModified"]
+
+    def folder(self, prefix: str, limit: int = PAGE_KEYS, after: str = "") -> Folder:
+        """List what lies directly under a prefix, in one request whatever lies deeper.
+
+        Args:
+            prefix: ends with "/".
+            limit: at most this many objects and folders, 1 to 1,000, the first in key order.
+            after: only what comes after this key.
+        """
+        page = self._call(
+            lambda: self._s3.list_objects_v2(
+                Bucket=self.bucket, Prefix=prefix, Delimiter="/", MaxKeys=limit, StartAfter=after
+            ),
+            prefix,
+            "list",
+        )
+        return Folder(
+            tuple(
+                _described(entry)
+                for entry in page.get("Contents", [])
+                if entry["Key"] != prefix  # how SeaweedFS tells of a folder that was emptied
+            ),
+            tuple(entry["Prefix"] for entry in page.get("CommonPrefixes", [])),
+            complete=not page["IsTruncated"],
+        )
 
     def folders(self, prefix: str) -> Iterator[str]:
         """Yield the prefixes that end in the first `/` after a prefix, in key order.
@@ -354,7 +393,11 @@ class Store:
 
     def _page(self, prefix: str, delimiter: str, token: str | None) -> "ListObjectsV2OutputTypeDef":
         ask = partial(
-            self._s3.list_objects_v2, Bucket=self.bucket, Prefix=prefix, MaxKeys=PAGE_KEYS
+            self._s3.list_objects_v2,
+            Bucket=self.bucket,
+            Prefix=prefix,
+            Delimiter=delimiter,
+            MaxKeys=PAGE_KEYS,
         )
         ask = partial(ask, Delimiter=delimiter) if delimiter else ask
         return ask() if token is None else ask(ContinuationToken=token)
@@ -440,6 +483,10 @@ class _Found:
 
     def matches_tag(self) -> bool:
         return (self.tag or "").strip('"') == _md5(self.data)
+
+
+def _described(entry: "ObjectTypeDef") -> ObjectInfo:
+    return ObjectInfo(entry["Key"], entry["Size"], entry["ETag"].strip('"'))
 
 
 def _attributes(data: bytes | Path, content_type: str) -> dict[str, str]:

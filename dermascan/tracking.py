@@ -71,6 +71,11 @@ class MlflowTracker:
         self._run_id: str | None = None
 
     @property
+    def page(self) -> str | None:
+        """Return the address of the run's page, None if there is none or it is not known."""
+        return run_page(self._uri, self._fingerprint, self._client) if self._run_id else None
+
+    @property
     def run_id(self) -> str | None:
         """Return the run's identifier, None as long as the server was not reached."""
         return self._run_id
@@ -85,7 +90,7 @@ class MlflowTracker:
             values = [Param(k, str(v)[:_MAX_VALUE_LENGTH]) for k, v in flat.items()]
             client.log_batch(run_id, params=values)
 
-        self._try("parameters", report)
+        self.report("parameters", report)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Note figures of one epoch; what is not finite is left out."""
@@ -98,21 +103,27 @@ class MlflowTracker:
             values = [Metric(name, value, now, step) for name, value in finite.items()]
             client.log_batch(run_id, metrics=values)
 
-        self._try(f"metrics of step {step}", report)
+        self.report(f"metrics of step {step}", report)
 
     def log_artifact(self, path: Path) -> None:
         """Keep a small file."""
-        self._try(path.name, lambda client, run_id: client.log_artifact(run_id, str(path)))
+        self.report(path.name, lambda client, run_id: client.log_artifact(run_id, str(path)))
 
     def set_tag(self, name: str, value: str) -> None:
         """Note a fact, replacing what was noted under this name."""
-        self._try(f"tag {name}", lambda client, run_id: client.set_tag(run_id, name, value))
+        self.report(f"tag {name}", lambda client, run_id: client.set_tag(run_id, name, value))
 
     def finish(self) -> None:
         """Mark the run as successfully ended."""
-        self._try("the end", lambda client, run_id: client.set_terminated(run_id, "FINISHED"))
+        self.report("the end", lambda client, run_id: client.set_terminated(run_id, "FINISHED"))
 
-    def _try(self, what: str, report: Callable[["MlflowClient", str], None]) -> None:
+    def report(self, what: str, report: Callable[["MlflowClient", str], None]) -> None:
+        """Tell the server something; if it does not take it, say so in the log and go on.
+
+        Args:
+            what: is told, for the log.
+            report: called with a client and the run's identifier.
+        """
         if self._clock() < self._silent_until:
             return
         try:

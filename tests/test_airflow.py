@@ -5,6 +5,7 @@ import json
 import time
 from urllib.parse import quote
 
+import httpx
 import numpy as np
 import pandas as pd
 import psutil
@@ -161,6 +162,66 @@ def test_train_when_the_gate_fails_shows_its_table_and_publishes_nothing(failed,
     assert any(f.key.endswith("candidate/dermascan/report.html") for f in bucket.list("training/"))
 
 
+def links_of(api, outcome: RunOutcome, label: str) -> dict[str, str | None]:
+    (task,) = [task for task in outcome.tasks if task.label == label]
+    place = f"/dags/{outcome.dag_id}/dagRuns/{quote(outcome.run_id)}/taskInstances/{task.task_id}"
+    found = api._call("GET", f"{place}/links", params={"map_index": task.map_index})
+    return found["extra_links"]
+
+
+def note_of(api, outcome: RunOutcome) -> str:
+    return api._call("GET", f"/dags/{outcome.dag_id}/dagRuns/{quote(outcome.run_id)}")["note"]
+
+
+@pytest.fixture(scope="module")
+def browse(stack, api):
+    """Open an address as the signed-in user of a browser would."""
+    api.dag_ids()  # signs in
+    cookies = {"_token": api._client.headers["Authorization"].removeprefix("Bearer ")}
+    with httpx.Client(cookies=cookies, trust_env=False, timeout=30) as client:
+        yield client.get
+
+
+def test_tasks_link_to_what_they_made_and_the_run_says_what_it_came_to(
+    ingested, stack, api, browse
+):
+    links = links_of(api, ingested, "validate")
+    assert links.keys() == {"Data Docs"}
+    assert browse(links["Data Docs"]).text.count("Validation of drawn") > 0
+    objects = links_of(api, ingested, "publish_manifest")["Objects"]
+    assert objects == f"{stack.airflow_url}/dermascan/objects/raw/drawn/manifests/"
+    assert ".classes.json" in browse(objects).text
+    mapped = links_of(api, ingested, "shard.upload_to_s3[0]")["Objects"]
+    assert mapped.endswith("/dermascan/objects/raw/drawn/images/")
+    staging = links_of(api, ingested, "shard.download_from_isic[0]")["Objects"]
+    assert "cleared when the run ends" in browse(staging).text
+    assert note_of(api, ingested).startswith("**Outcome:** Dataset 'drawn' (90 images) is valid")
+
+
+def test_a_failed_training_links_to_report_card_and_tracking_and_says_why(
+    failed, stack, api, browse
+):
+    for label in ("evaluate", "gate"):
+        links = links_of(api, failed, label)
+        assert "Evaluation on held-out lesions" in browse(links["Evaluation report"]).text
+        assert browse(links["Model card"]).is_success
+        assert "report.html" not in browse(links["Objects"]).text  # it lies deeper
+        assert links["MLflow run"] == links_of(api, failed, "train")["MLflow run"]
+    assert links_of(api, failed, "promote").keys() == links.keys()
+    assert set(links_of(api, failed, "promote").values()) == {None}
+    note = note_of(api, failed)
+    assert "`gate` failed. GateFailedError: " in note
+    assert "the task's log says more" in note
+    client, page = mlflow(stack), links["MLflow run"]
+    tracked = client.get_run(page.rsplit("/", 1)[-1])
+    assert page.startswith(stack.mlflow_url)
+    run_page = f"{stack.airflow_url}/dags/train_model/runs/{quote(failed.run_id)}"
+    assert tracked.data.tags["airflow.url"] == run_page
+    assert tracked.inputs.dataset_inputs[0].dataset.name == "drawn"
+    (model,) = client.search_logged_models([tracked.info.experiment_id])
+    assert model.source_run_id == tracked.info.run_id
+
+
 def test_publication_of_a_dataset_starts_training_on_it(run, api):
     outcome = run("ingest_isic", dataset="starts", start_training=True)
     assert outcome.succeeded, outcome.failed
@@ -172,6 +233,7 @@ def test_publication_of_a_dataset_starts_training_on_it(run, api):
         assert event["extra"]["images"] == 90
     finally:
         api._call("PATCH", started, {"state": "failed"})  # its full training is not the subject
+        assert "ended" in api._call("GET", started)["note"]  # a task of it, or the run alone
 
 
 def wait_for_asset_run(api) -> str:
@@ -188,6 +250,9 @@ def test_batch_inference_when_there_is_no_model_says_what_to_do_and_does_not_ret
     outcome = run("batch_inference", prefix="raw/drawn/images/")
     assert states(outcome)["resolve"] == "failed"
     assert "run train_model first" in log_of(api, outcome, "resolve")
+    assert "`resolve` failed. NotFoundError: model 'dermascan' has no champion yet" in note_of(
+        api, outcome
+    )
     assert {task.try_number for task in outcome.tasks if task.label == "resolve"} == {1}
 
 
@@ -306,6 +371,10 @@ def test_rollback_offers_the_earlier_champions_and_records_who_chose(
 
     assert run("rollback_model", model="rolled", to_version="previous").succeeded
     assert [move.version for move in history(bucket, "rolled")] == [1, 2, 3, 1, 3]
+    assert f"rolled version 1 is champion, by {api._username}: false alarms" in note_of(
+        api, outcome
+    )
+    assert links_of(api, outcome, "rollback")["Objects"].endswith("/objects/models/rolled/1/")
     shown = mlflow(stack).get_model_version_by_alias("rolled", "champion")
     assert shown.tags["dermascan.version"] == "3"
 

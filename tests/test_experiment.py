@@ -584,4 +584,4 @@ def test_mlflow_is_told_the_verdict_and_where_report_card_and_version_are(
     assert shown.tags["dermascan.version"] == str(promoted.version)
     assert (shown.source, shown.run_id) == (prefix, run.info.run_id)
     kept = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-    assert kept == {"report.html", "card.html", "card.md"}
+    assert kept == {"report.html", "card.html", "card.md", "figures"}

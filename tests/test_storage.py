@@ -158,3 +158,25 @@ def test_ensure_bucket_when_nobody_answers_can_be_tried_again(store: Store):
     nobody = store.settings.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
     with pytest.raises(TransientError, match=f"{store.bucket}.*http://127.0.0.1:9 to find it"):
         Store(nobody.impatient(0.3), store.bucket).ensure_bucket()
+
+
+def test_folder_lists_what_is_directly_under_a_prefix_and_no_deeper(store):
+    for key in ("a/1", "a/2", "a/b/3", "a/c/d/4", "e/5"):
+        store.put(key, b"x")
+
+    found = store.folder("a/")
+    first = store.folder("a/", limit=1)
+    rest = store.folder("a/", after="a/1")
+
+    assert [each.key for each in found.objects] == ["a/1", "a/2"]
+    assert found.folders == ("a/b/", "a/c/")
+    assert found.complete
+    assert ([each.key for each in first.objects], first.complete) == (["a/1"], False)
+    assert [each.key for each in rest.objects] == ["a/2"]
+    assert list(store.folders("")) == ["a/", "e/"]
+
+
+def test_folder_that_was_emptied_holds_nothing(store):
+    store.put("a/1", b"x")
+    store.delete(["a/1"])
+    assert store.folder("a/").objects == ()

@@ -1,6 +1,7 @@
 """Charts as inline SVG that takes its colours from the page around it, light or dark."""
 
 from dermascan.figures.calibration import reliability
+from dermascan.figures.canvas import standalone
 from dermascan.figures.decisions import decision_curve, risk_coverage
 from dermascan.figures.discrimination import (
     precision_recall,
@@ -23,4 +24,5 @@ __all__ = [
     "risk_distribution",
     "roc",
     "score_distribution",
+    "standalone",
 ]

@@ -28,6 +28,13 @@ _CSS_VARIABLES = {
     BENIGN: "var(--benign)",
     SURFACE: "var(--surface)",
 } | {colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)}
+# As `base.html.j2` has them for light pages.
+_PAPER = {
+    "ink": "#15202c", "muted": "#56657a", "line": "#dbe1e9", "surface": "#ffffff",
+    "malignant": "#bf4514", "benign": "#1f5fa8",
+    "series-1": "#1f5fa8", "series-2": "#bf4514", "series-3": "#1b7048", "series-4": "#8a3f9e",
+    "series-5": "#8a6a00", "series-6": "#0f7a8a", "series-7": "#a8326b", "series-8": "#56657a",
+}  # fmt: skip
 DOTTED = (0, (2, 3))
 DASHED = (0, (4, 3))
 _FONT = "DejaVu Sans"
@@ -73,6 +80,18 @@ def draw_svg(draw: Callable[["Axes"], None], label: str) -> str:
         axes.tick_params(length=0)
         draw(axes)
         return _inline(figure, label)
+
+
+def standalone(svg: str) -> str:
+    """Return a figure as a file of its own, which brings the colours that its page would.
+
+    Args:
+        svg: from `draw_svg`.
+    """
+    colours = "".join(f"--{name}:{colour};" for name, colour in _PAPER.items())
+    style = f"<style>:root{{{colours}background:#ffffff}}</style>"
+    head, end, rest = svg.partition(">")
+    return f"{head}{end}{style}{rest}"
 
 
 def corners(first: Floats, second: Floats) -> tuple[Floats, Floats]:

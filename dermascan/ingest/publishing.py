@@ -8,7 +8,7 @@ import pandas as pd
 
 from dermascan.dataset import MANIFEST_SCHEMA, DatasetPointer, manifest_fingerprint, publish
 from dermascan.errors import InputError, NotFoundError, PermanentError
-from dermascan.fingerprint import canonical_json, fingerprint
+from dermascan.fingerprint import Plain, canonical_json, fingerprint
 from dermascan.ingest.staging import (
     IndexEntry,
     IngestPlan,
@@ -134,6 +134,7 @@ def _store_companions(
     keys = DatasetKeys(pointer.dataset)
     attribution = attribution_text(manifest).encode()
     store.put(keys.attribution(pointer.fingerprint), attribution, "text/plain; charset=utf-8")
+    store.put_json(keys.class_counts(pointer.fingerprint), class_counts(manifest))
     for name in sorted(filter(None, manifest["copyright_license"].unique())):
         _store_license(store, client, name, keys.license(name))
 
@@ -162,6 +163,15 @@ def _store_left_out(
     key = keys.left_out(fingerprint([entry.to_line().decode() for entry in ordered]))
     write_index(store, key, ordered)
     return key
+
+
+def class_counts(manifest: pd.DataFrame) -> dict[str, Plain]:
+    """Count the images of each lesion class, for pages that cannot wait for a whole manifest."""
+    counts = manifest["lesion_class"].value_counts()
+    return {
+        "classes": {str(name): int(images) for name, images in counts.items()},
+        "without_class": int(manifest["lesion_class"].isna().sum()),
+    }
 
 
 def attribution_text(manifest: pd.DataFrame) -> str:

@@ -130,7 +130,11 @@ def run_task(order: dict[str, Any]) -> Any:
         "dag_run": SimpleNamespace(dag_id=order["dag"], run_id="sweep"),
         "outlet_events": events,
         "triggering_asset_events": {},
-        "ti": SimpleNamespace(get_task_states=lambda *_, **__: {"sweep": {"start_0": "success"}}),
+        "ti": SimpleNamespace(
+            get_task_states=lambda *_, **__: {"sweep": {"start_0": "success"}},
+            xcom_push=lambda *_: None,
+            xcom_pull=lambda **_: None,
+        ),
     }
     body = body_of(dag.get_task(order["task"]))
     runner = create_executable_runner(body, events, logger=logging.getLogger("sweep"))
