@@ -71,39 +71,6 @@ class WatchSettings(BaseModel):
     quiet_seconds: float = Field(default=300.0, gt=0)
 
 
-def storage_of_connection(
-    name: str, login: str | None, password: str | None, extra: Mapping[str, Any]
-) -> StorageSettings:
-    """Read what an Airflow connection of the type `aws` says.
-
-    Args:
-        name: of the connection, for messages.
-        login: access key, None for the ambient AWS identity.
-        password: secret key.
-        extra: `endpoint_url`, `region_name`, and the bucket's name in `service_config`.
-
-    Raises:
-        InputError: it names no usable bucket, or a `DERMASCAN_S3_*_SECONDS` variable is no
-            number of seconds.
-    """
-    bucket = extra.get("service_config", {}).get("s3", {}).get("bucket_name")
-    patience = patience_from_environment()
-    try:
-        return StorageSettings(
-            bucket=bucket,
-            endpoint_url=extra.get("endpoint_url"),
-            region=extra.get("region_name", "us-east-1"),
-            access_key_id=login,
-            secret_access_key=SecretStr(password) if password else None,
-            patience=patience,
-        )
-    except ValidationError as error:
-        raise InputError(
-            f"connection {name!r} names no usable bucket ({bucket!r}): set its "
-            'extra to {"service_config": {"s3": {"bucket_name": "..."}}}'
-        ) from error
-
-
 class Settings(BaseModel):
     """Everything that differs between a laptop and a data centre."""
 

@@ -399,7 +399,6 @@ class Store:
             Delimiter=delimiter,
             MaxKeys=PAGE_KEYS,
         )
-        ask = partial(ask, Delimiter=delimiter) if delimiter else ask
         return ask() if token is None else ask(ContinuationToken=token)
 
     def _put(self, key: str, data: bytes | Path, content_type: str) -> str:
