@@ -56,6 +56,7 @@ DRAWN_IMAGES, SEED = 240, 1
 SIZE = ImageSize(64, 96)
 TRIAL_PLAN = AssessmentPlan(network_passes=2000, least_corrupted=20)
 START_SECONDS = 60.0
+CHART_WIDTH = 460
 # Runs a program until the notebook is gone, however that ended.
 GUARD = """
 import subprocess, sys
@@ -249,7 +250,8 @@ def svg(chart: str) -> "SVG":
 
     for name, colour in COLOURS.items():
         chart = chart.replace(f"var(--{name})", colour)
-    return SVG(chart)
+    paper = f'<svg width="{CHART_WIDTH}" style="background: {COLOURS["surface"]}" '
+    return SVG(chart.replace("<svg ", paper, 1))
 
 
 def sheet(
@@ -260,11 +262,11 @@ def sheet(
 
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(1.5 * columns, 1.35 * rows), squeeze=False, layout="constrained"
+        rows, columns, figsize=(1.8 * columns, 1.6 * rows), squeeze=False, layout="constrained"
     )
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(image)
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=9)
     return figure
