@@ -3,7 +3,7 @@ UV_VERSION := 0.13.9
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: environment demo acceptance test up down lint lock
+.PHONY: environment demo acceptance test up down lint lock notebooks docs
 
 environment: .venv/.ready
 
@@ -39,6 +39,13 @@ demo: environment
 acceptance: environment
 	@test -n "$(DATA)" || { echo "name an archive: make acceptance DATA=ham10000.tar" >&2; exit 2; }
 	$(BIN)/dermascan acceptance --data "$(DATA)" $(foreach archive,$(EXTERNAL),--external "$(archive)")
+
+# Executes the notebooks in place, on drawn images in a temporary folder.
+notebooks: environment
+	$(BIN)/python notebooks/execute.py
+
+docs: environment
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 up: environment
 	$(BIN)/dermascan up
