@@ -60,14 +60,14 @@ def serve(
     """
     metrics = Metrics()
     store = Store(storage.impatient(STORAGE_RETRY_SECONDS))
-    keeper = ChampionKeeper(store, model, limits, metrics, load=_Loading())
+    keeper = ChampionKeeper(store, model, limits, metrics, load=Loading())
     app = create_app(keeper, metrics, limits, api_key)
     logger.info("listening on http://%s:%d", address.host, address.port)
     options = server_options(address.proxies)
     uvicorn.run(app, host=address.host, port=address.port, log_config=None, **options)
 
 
-class _Loading:
+class Loading:
     """Loads models; before the first, puts TensorFlow itself aside for the garbage collector.
 
     Looking through its half a million objects takes 0.3 s, in which no request is answered, each

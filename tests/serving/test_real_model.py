@@ -27,6 +27,7 @@ from dermascan.registry import Decision, promote, publish_version
 from dermascan.serving.app import create_app
 from dermascan.serving.champion import ChampionKeeper
 from dermascan.serving.metrics import Metrics
+from dermascan.serving.server import Loading
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
 
@@ -180,7 +181,7 @@ async def ask_during(url: str, change) -> list[tuple[list[int], httpx.Response]]
 @pytest.mark.usefixtures("scorers")
 def test_keeper_when_it_replaces_a_real_model_lets_its_memory_go(store):
     make_champion(store, VERSIONS[0])
-    keeper = ChampionKeeper(store, MODEL, GENEROUS, Metrics())
+    keeper = ChampionKeeper(store, MODEL, GENEROUS, Metrics(), load=Loading())
     keeper.poll()
     old = weakref.ref(keeper.served.scorer._loaded)
 
@@ -188,4 +189,5 @@ def test_keeper_when_it_replaces_a_real_model_lets_its_memory_go(store):
     keeper.poll()
 
     gc.collect()
+    gc.unfreeze()
     assert old() is None
