@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any, Generic, TypeVar
 
 from airflow.api_fastapi.app import get_auth_manager
@@ -32,6 +35,8 @@ from dermascan.overview.health import storage_health, timed, tracking_health
 from dermascan_airflow import access
 from dermascan_airflow.bucket import Bucket, open_bucket
 from dermascan_airflow.pages import render
+
+logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 PAGE_HEADERS = {
@@ -68,7 +73,9 @@ class Section(Generic[T]):
 
 def make_app() -> FastAPI:
     """Return the application that Airflow mounts under `/dermascan`."""
-    app = FastAPI(title="DermaScan", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="DermaScan", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_warm
+    )
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(DermaScanError, _failed)
@@ -79,6 +86,20 @@ def make_app() -> FastAPI:
     app.get("/predictions/{run}/{name}")(open_prediction_document)
     app.get("/objects/{prefix:path}", response_class=HTMLResponse)(list_objects)
     return app
+
+
+@asynccontextmanager
+async def _warm(_: FastAPI) -> AsyncIterator[None]:
+    """Connect while the server starts, so that the first visitor need not wait for it."""
+    Thread(target=_connect, daemon=True).start()
+    yield
+
+
+def _connect() -> None:
+    try:
+        open_bucket().models.read()
+    except DermaScanError as error:
+        logger.info("the pages have nothing to show yet: %s", error)
 
 
 # The page
