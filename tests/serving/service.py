@@ -1,5 +1,6 @@
 """The server with a stand-in for the model, since TensorFlow takes ten seconds to import."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from hostile import encoded, photograph
 from live import live
 from numpy.typing import NDArray
+from PIL import Image
 
 from dermascan.imaging import ImageSize, Preprocessing
 from dermascan.model.metadata import METADATA_FILE, ModelMetadata, read_metadata
@@ -23,6 +25,9 @@ from dermascan.serving.server import server_options
 from dermascan.storage import Store
 
 MODEL = "tiny"
+PROBLEM = "application/problem+json"
+BOUNDARY = "boundary"
+HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 VERSION = 20260101000000
 THRESHOLD = 0.3
 GOOD = encoded(photograph(), "JPEG")
@@ -103,3 +108,34 @@ def images(*files: bytes, field: str = "images") -> list[tuple[str, tuple[str, b
 def predict(client: httpx.Client, *files: bytes, **options: object) -> httpx.Response:
     """Send files to be scored."""
     return client.post("/v1/predict", files=images(*files), **options)
+
+
+def grey(level: int) -> bytes:
+    """Return a plain image."""
+    return encoded(Image.new("RGB", (200, 150), (level, level, level)), "PNG")
+
+
+def part(data: bytes, disposition: str = 'form-data; name="images"; filename="a.jpg"') -> bytes:
+    return f"--{BOUNDARY}\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + data + b"\r\n"
+
+
+def form(*parts: bytes) -> bytes:
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+def require_problem(response: httpx.Response, status: int) -> str:
+    assert response.status_code == status
+    assert response.headers["content-type"] == PROBLEM
+    problem = response.json()
+    assert set(problem) == {"type", "title", "status", "detail"}
+    assert problem["status"] == status
+    return problem["detail"]
+
+
+def wait_for(condition, seconds: float = 20) -> None:
+    ready = threading.Event()
+    for _ in range(int(seconds / 0.05)):
+        if condition():
+            return
+        ready.wait(0.05)
+    raise AssertionError("it did not happen")
