@@ -14,6 +14,7 @@ import pytest
 from dermascan import experiment
 from dermascan.assessment.approval import approval_request
 from dermascan.assessment.head_to_head import compare_with_champion
+from dermascan.drift.features import REFERENCE_FILE
 from dermascan.errors import ConflictError, GateFailedError, IntegrityError
 from dermascan.evaluation import CLASS_COLUMNS, evaluate
 from dermascan.evaluation.schema import EVALUATION_VERSION
@@ -213,6 +214,18 @@ def test_promote_model_when_run_again_does_nothing(candidates, rules):
     judge(store, "first", MODEL, rules)
     assert promote_model(store, "first", MODEL, "run") == promoted
     assert {found.key: found.etag for found in store.list("")} == before
+
+
+def test_promote_model_publishes_what_batches_are_compared_with_if_there_is_any(
+    candidates, tmp_path
+):
+    store = candidates
+    store.put(TrainingKeys("first").reference, b"a sample")
+    with_reference = promote_model(store, "first", MODEL, "run").version
+    copy = fetch_version(store, MODEL, with_reference, tmp_path / "copy")
+    assert (copy / REFERENCE_FILE).read_bytes() == b"a sample"
+    prefix = ModelKeys(MODEL).version(with_reference)
+    assert prefix + REFERENCE_FILE in {found.key for found in store.list(prefix)}
 
 
 @pytest.mark.parametrize("before", [BEFORE_THE_MOVE, BEFORE_THE_END])

@@ -185,6 +185,7 @@ def test_promotion_publishes_one_version_that_serves_as_it_is(pipeline):
         "evaluation.json",
         "report.html",
         "gate.json",
+        "reference.npz",
         "MANIFEST.json",
     } <= names
 

@@ -23,6 +23,7 @@ from dermascan.assessment.score_tables import (
     score_originals,
     score_split,
 )
+from dermascan.drift.features import decode_reference
 from dermascan.errors import InputError
 from dermascan.evaluation import Estimate, Evaluation, evaluate
 from dermascan.evaluation.schema import EVALUATION_VERSION
@@ -164,6 +165,19 @@ def test_evaluation_leaves_a_gallery_with_overlays_and_credit(evaluated):
         assert image.shape == overlay.shape == (48, 64, 3)
         assert item.truth == scores.loc[item.isic_id, "lesion_class"]
     assert "(CC-0)" in gallery.credit
+
+
+def test_evaluation_leaves_a_sample_of_validation_images_to_compare_batches_with(
+    evaluated, tmp_path
+):
+    reference = decode_reference(evaluated.store.get(evaluated.keys.reference))
+    records = SplitRecords.fetch(evaluated.store, evaluated.examples, "val", tmp_path)
+    images = np.stack([record.image for record in records])
+    scores = load_scorer(evaluated.model).score(images)
+    expected = reference.features(images, scores.embedding)
+    assert len(reference.sample) == records.images // 2
+    distances = np.abs(reference.sample[:, None] - expected).max(axis=2)
+    np.testing.assert_allclose(distances.min(axis=1), 0, atol=1e-3)
 
 
 def test_evaluation_when_run_again_does_nothing(evaluated, caplog):
