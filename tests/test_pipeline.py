@@ -288,7 +288,13 @@ def test_batch_inference_writes_the_contract_columns_and_success_last(pipeline):
     names = {
         found.key.removeprefix(planned.output) for found in pipeline.store.list(planned.output)
     }
-    assert names == {"predictions.parquet", "predictions.csv", "report.html", "_SUCCESS"}
+    assert names == {
+        "predictions.parquet",
+        "predictions.csv",
+        "quality.parquet",
+        "report.html",
+        "_SUCCESS",
+    }
 
 
 def test_batch_inference_when_run_again_does_nothing(pipeline, caplog):

@@ -131,7 +131,7 @@ def _aspect(name: str, batch: Array, sample: Array, resamples: int) -> AspectDri
     inside = _distances(batch / scale, batch / scale)
     statistic = 2 * across.mean() - inside.mean() - within.mean()
     chance = _by_chance(within, len(batch), resamples)
-    extreme = (1 + np.count_nonzero(chance >= statistic)) / (1 + resamples)
+    extreme = float((1 + np.count_nonzero(chance >= statistic)) / (1 + resamples))
     # Fewer ways to choose a batch among all images leave no room for a smaller p-value.
     p_value = max(extreme, 1 / math.comb(len(sample) + len(batch), len(batch)))
     difference = float((statistic - chance.mean()) / (2 * across.mean()))

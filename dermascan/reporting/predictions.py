@@ -24,7 +24,7 @@ PICTURE_BYTES_LIMIT = 2 * 1024 * 1024
 SHOWN_NAME_LENGTH = 96
 NO_REFERENCE = (
     "Not known: this model version was published without a sample of its validation images, or "
-    "none of these images was scored."
+    "with one too small to compare with, or none of these images was scored."
 )
 
 
