@@ -155,22 +155,13 @@ class ModelReader:
         current = champion(self._store, model)
         former = self._former(current) if current else frozenset()
         numbers = paged(self._versions(model), page, VERSIONS_ON_A_PAGE)
-        facts = concurrently(lambda n: self._facts_of(model, n), numbers.items, _READERS)
-        rows = (
-            VersionRow(
-                number,
-                found,
-                is_champion=current is not None and number == current.version,
-                was_champion=number in former,
-            )
-            for number, found in zip(numbers.items, facts, strict=True)
-        )
+        rows = concurrently(lambda n: self._row(model, n, current, former), numbers.items, _READERS)
         return ModelOverview(
             model,
             models,
             current,
             self._facts_of(model, current.version) if current else None,
-            Page(tuple(rows), numbers.number, numbers.count),
+            Page(tuple(row for row in rows if row), numbers.number, numbers.count),
         )
 
     def _models(self) -> tuple[str, ...]:
@@ -179,6 +170,16 @@ class ModelReader:
     def _versions(self, model: str) -> list[int]:
         names = (p.split("/")[-2] for p in self._store.folders(ModelKeys(model).root))
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+    def _row(
+        self, model: str, version: int, current: Champion | None, former: frozenset[int]
+    ) -> VersionRow | None:
+        """Return a version, None if a server still lists the folder of one that was deleted."""
+        facts = self._facts_of(model, version)
+        if facts is None and not self._store.exists(ModelKeys(model).version(version) + CLAIM):
+            return None
+        is_champion = current is not None and version == current.version
+        return VersionRow(version, facts, is_champion, was_champion=version in former)
 
     def _former(self, current: Champion) -> frozenset[int]:
         moves = range(max(1, current.move - _MOVES), current.move)

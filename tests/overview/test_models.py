@@ -117,3 +117,11 @@ def test_looking_again_reads_pointer_and_listings_and_no_version(store, tmp_path
     store.delete([key for key in gone if not key.endswith("MANIFEST.json")])
 
     assert reader.read() == before
+
+
+def test_a_folder_that_is_left_of_a_deleted_version_is_no_version(store, tmp_path):
+    publish(store, tmp_path, 1)
+    store.delete([found.key for found in store.list("models/")])
+    store.put("models/dermascan/2/stray", b"x")
+
+    assert ModelReader(store).read().versions.items == ()
