@@ -64,7 +64,7 @@ from common import (
 def batch_inference() -> None:
     @task
     def resolve() -> list[dict[str, Any]]:
-        from dermascan.inference import resolve  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.inference.batch import resolve  # noqa: PLC0415  # keeps parsing fast
         from dermascan.layout import prediction_staging  # noqa: PLC0415  # keeps parsing fast
         from dermascan.registry import ModelReference  # noqa: PLC0415  # keeps parsing fast
 
@@ -75,7 +75,7 @@ def batch_inference() -> None:
 
     @task(execution_timeout=timedelta(hours=12))
     def predict(work: dict[str, Any]) -> bool:
-        from dermascan.inference import BatchPlan, predict  # noqa: PLC0415  # keeps parsing fast
+        from dermascan.inference.batch import BatchPlan, predict  # noqa: PLC0415  # keeps parsing fast
         from dermascan.layout import prediction_staging  # noqa: PLC0415  # keeps parsing fast
 
         plan = BatchPlan(**work["plan"])
@@ -84,7 +84,7 @@ def batch_inference() -> None:
 
     @task(outlets=[PREDICTIONS])
     def summarise(resolved: list[dict[str, Any]]) -> Any:
-        from dermascan.inference import BatchPlan, summarise  # noqa: PLC0415  # fast parsing
+        from dermascan.inference.batch import BatchPlan, summarise  # noqa: PLC0415  # fast parsing
         from dermascan.run_notes import note_on_predictions  # noqa: PLC0415  # fast parsing
 
         plan = BatchPlan(**resolved[0]["plan"])

@@ -102,7 +102,7 @@ class Demo:
         )
 
     def _keep_reports(self, session: Session) -> list[DemoReport]:
-        from dermascan.inference import resolve  # noqa: PLC0415  # pandas, only here
+        from dermascan.inference.batch import resolve  # noqa: PLC0415  # pandas, only here
         from dermascan.layout import ModelKeys  # noqa: PLC0415  # likewise
         from dermascan.registry import ModelReference, read_file, require_champion  # noqa: PLC0415  # likewise
 

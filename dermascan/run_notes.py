@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from dermascan.errors import DermaScanError, PermanentError
 
 if TYPE_CHECKING:
-    from dermascan.inference import BatchPlan, BatchSummary
+    from dermascan.inference.batch import BatchPlan, BatchSummary
     from dermascan.validation import ValidationResult
 
 OUTCOME = "**Outcome:** "

@@ -16,7 +16,7 @@ from dermascan import layout, settings
 from dermascan.cli import app
 from dermascan.dataset import MANIFEST_SCHEMA
 from dermascan.gate import load_rules
-from dermascan.inference import PREDICTIONS_SCHEMA
+from dermascan.inference.batch import PREDICTIONS_SCHEMA
 from dermascan.taxonomy import CLASS_NAMES, DIAGNOSIS_TO_CLASS, LESION_CLASSES, Taxonomy
 from dermascan.validation import load_suites
 

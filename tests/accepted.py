@@ -28,7 +28,7 @@ from dermascan.example_set import ExampleSet, _split_table
 from dermascan.fingerprint import sha256_hex
 from dermascan.gate import check, load_rules
 from dermascan.imaging import ImageSize, Preprocessing, decode, prepare
-from dermascan.inference import (
+from dermascan.inference.batch import (
     BatchPlan,
     ObjectInfo,
     resolve,

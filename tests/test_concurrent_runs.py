@@ -16,10 +16,10 @@ from archives import row, serving, write_folder
 from hostile import encoded, photograph
 from stepping import Operation
 
-import dermascan.inference
+import dermascan.inference.batch
 from dermascan.example_set import preprocess, split
 from dermascan.imaging import ImageSize, Preprocessing
-from dermascan.inference import predict, resolve, summarise
+from dermascan.inference.batch import predict, resolve, summarise
 from dermascan.ingest.downloading import download
 from dermascan.ingest.planning import IngestRequest, plan
 from dermascan.ingest.publishing import publish_manifest
@@ -214,7 +214,7 @@ def inferring(prefix: str) -> Call:
 @pytest.mark.parametrize("other", ["new/", "new/b"], ids=["the same", "other params"])
 def test_batch_inference_at_once_leaves_what_it_leaves_in_turn(store, tmp_path, monkeypatch, other):
     monkeypatch.setattr("dermascan.model.savedmodel.load_scorer", lambda _: StandInScorer())
-    monkeypatch.setattr(dermascan.inference, "_report", lambda *_: "a report")
+    monkeypatch.setattr(dermascan.inference.batch, "_report", lambda *_: "a report")
     (tmp_path / "saved_model.pb").write_bytes(b"never loaded")
     publish_version(store, "m", 1, tmp_path)
     for number, name in enumerate(("a", "b1", "b2")):

@@ -25,7 +25,7 @@ from dermascan.incoming import (
     look,
     pending_claims,
 )
-from dermascan.inference import resolve
+from dermascan.inference.batch import resolve
 from dermascan.layout import IncomingKeys
 from dermascan.registry import Decision, ModelReference, promote
 from dermascan.storage import Store

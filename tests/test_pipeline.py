@@ -20,7 +20,7 @@ from dermascan.evaluation import Evaluation
 from dermascan.example_set import ExampleSet, preprocess, read_split, split
 from dermascan.experiment import evaluate_model, judge, promote_model, train_examples
 from dermascan.imaging import ImageSize, Preprocessing
-from dermascan.inference import (
+from dermascan.inference.batch import (
     PREDICTIONS_SCHEMA,
     BatchPlan,
     isic_id_of,

@@ -1,7 +1,7 @@
 import pytest
 
 from dermascan.errors import GateFailedError, NotFoundError, TransientError
-from dermascan.inference import BatchPlan, BatchSummary
+from dermascan.inference.batch import BatchPlan, BatchSummary
 from dermascan.run_notes import (
     OUTCOME,
     note_on_dataset,

@@ -29,7 +29,7 @@ from dermascan.dataset import read_manifest
 from dermascan.errors import DermaScanError, InputError, IntegrityError
 from dermascan.example_set import read_split
 from dermascan.gate import GateResult
-from dermascan.inference import BatchPlan
+from dermascan.inference.batch import BatchPlan
 from dermascan.layout import TrainingKeys
 from dermascan.progress import format_seconds
 from dermascan.storage import Store, concurrently

@@ -102,7 +102,7 @@ def fetch(
     model: Name = "dermascan",
 ) -> None:
     """Copy a version to a folder, for `dermascan predict --model-folder` on any machine."""
-    from dermascan.local_model import fetch_copy  # noqa: PLC0415  # fast `--help`
+    from dermascan.inference.local_model import fetch_copy  # noqa: PLC0415  # fast `--help`
     from dermascan.registry import ModelReference, resolve_version  # noqa: PLC0415  # likewise
 
     store = open_store(context)

@@ -9,8 +9,8 @@ import typer
 from dermascan.commands.shared import console, open_stack, open_store
 
 if TYPE_CHECKING:
-    from dermascan.local_model import LocalModel, ModelCache
-    from dermascan.local_prediction import Prediction
+    from dermascan.inference.local import Prediction
+    from dermascan.inference.local_model import LocalModel, ModelCache
     from dermascan.registry import ModelReference
 
 NOTHING_SCORED = 1
@@ -44,8 +44,9 @@ def predict(  # noqa: PLR0913, PLR0917  # one parameter for each option of the c
     Ends with 1 if none could be scored. Research decision support, not a medical device.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on missing GPUs
-    from dermascan import DISCLAIMER, annotated  # noqa: PLC0415  # fast `--help`
-    from dermascan.local_prediction import (  # noqa: PLC0415  # likewise
+    from dermascan import DISCLAIMER  # noqa: PLC0415  # fast `--help`
+    from dermascan.inference import annotated  # noqa: PLC0415  # likewise
+    from dermascan.inference.local import (  # noqa: PLC0415  # likewise
         predict_sources,
         sources,
         write_csv,
@@ -70,7 +71,7 @@ def predict(  # noqa: PLR0913, PLR0917  # one parameter for each option of the c
 
 def _model(context: typer.Context, text: str, folder: Path | None) -> "LocalModel":
     from dermascan.errors import TransientError  # noqa: PLC0415  # fast `--help`
-    from dermascan.local_model import ModelCache, open_copy  # noqa: PLC0415  # likewise
+    from dermascan.inference.local_model import ModelCache, open_copy  # noqa: PLC0415  # likewise
     from dermascan.registry import ModelReference  # noqa: PLC0415  # likewise
 
     if folder is not None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from dermascan.errors import NotFoundError
+from dermascan.inference.index import PredictionEntry
 from dermascan.layout import LATEST_PREDICTIONS, predictions
-from dermascan.prediction_index import PredictionEntry
 from dermascan.storage import Store, concurrently
 
 RUNS_ON_A_PAGE = 4

@@ -10,8 +10,8 @@ import pandas as pd
 from dermascan import figures
 from dermascan.drift.comparison import LARGE, Drift
 from dermascan.drift.wording import ASPECT_NAMES, TITLES, advice, what_moved
+from dermascan.inference.pictures import Picture
 from dermascan.layout import image_anchor
-from dermascan.pictures import Picture
 from dermascan.quality import WARNINGS
 from dermascan.reporting.page import ReportContext, jpeg_uri, render
 from dermascan.reporting.scores import class_shares, likeliest_classes
@@ -47,8 +47,8 @@ class BatchReport:
 
     Attributes:
         predictions: one row an image, with the columns of `PREDICTIONS_SCHEMA` in
-            `dermascan.scoring`, and `warnings` (codes with a space between them) if the images
-            were measured.
+            `dermascan.inference.scoring`, and `warnings` (codes with a space between them) if
+            the images were measured.
         context: title and provenance.
         pictures: by `image_key`, best of those of highest risk; images without one are shown
             without, as are all once `PICTURE_BYTES_LIMIT` is used up.

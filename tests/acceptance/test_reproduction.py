@@ -3,7 +3,7 @@ import pytest
 from scored_tables import scored_table
 
 from dermascan.acceptance.reproduction import SCORES, TOLERANCE, Reproduction, compare
-from dermascan.inference import PREDICTIONS_SCHEMA
+from dermascan.inference.batch import PREDICTIONS_SCHEMA
 
 IMAGES = 20
 

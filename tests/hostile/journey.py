@@ -20,7 +20,7 @@ from archives import serving
 from pydantic import SecretStr
 
 from dermascan.dataset import DatasetPointer, read_manifest, read_refusals
-from dermascan.inference import score_objects
+from dermascan.inference.batch import score_objects
 from dermascan.ingest.downloading import download
 from dermascan.ingest.planning import IngestRequest, plan
 from dermascan.ingest.publishing import publish_manifest

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from archives import picture
 
-from dermascan import prediction_index
 from dermascan.fingerprint import sha256_hex
-from dermascan.inference import PREDICTIONS_SCHEMA, BatchPlan
+from dermascan.inference import index as prediction_index
+from dermascan.inference.batch import PREDICTIONS_SCHEMA, BatchPlan
+from dermascan.inference.index import SHOWN_IMAGES, SHOWN_SIDE, index_predictions
 from dermascan.layout import LATEST_PREDICTIONS, predictions
 from dermascan.overview.predictions import RUNS_ON_A_PAGE, PredictionReader
-from dermascan.prediction_index import SHOWN_IMAGES, SHOWN_SIDE, index_predictions
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

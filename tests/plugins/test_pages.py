@@ -20,9 +20,9 @@ from playwright.sync_api import sync_playwright
 from stacks import free_ports
 
 from dermascan.fingerprint import sha256_hex
-from dermascan.inference import PREDICTIONS_SCHEMA, BatchPlan
+from dermascan.inference.batch import PREDICTIONS_SCHEMA, BatchPlan
+from dermascan.inference.index import index_predictions
 from dermascan.layout import DatasetKeys, TrainingKeys, predictions
-from dermascan.prediction_index import index_predictions
 from dermascan.registry import Decision, promote
 from dermascan.stack import airflow, credentials
 from dermascan.stack.environment import inherited_environment

@@ -4,9 +4,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dermascan import dataset, experiment, inference, registry, versions
+from dermascan import dataset, experiment, registry, versions
 from dermascan.dataset import DatasetPointer, encode_manifest
 from dermascan.fingerprint import canonical_json
+from dermascan.inference import batch as inference
 from dermascan.ingest import publishing
 from dermascan.layout import DatasetKeys, ModelKeys
 from dermascan.registry import Decision

@@ -13,7 +13,7 @@ from roles import BUCKET
 
 from dermascan.errors import InputError
 from dermascan.incoming import IncomingWatcher, acknowledge, pending_claims
-from dermascan.inference import resolve, score_objects, summarise, write_predictions
+from dermascan.inference.batch import resolve, score_objects, summarise, write_predictions
 from dermascan.ingest.downloading import download
 from dermascan.ingest.planning import IngestRequest, plan
 from dermascan.ingest.publishing import publish_manifest

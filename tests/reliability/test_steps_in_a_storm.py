@@ -10,9 +10,15 @@ from reliability import fault_proxy as faults
 from reliability.fault_proxy import Exchange, FaultProxy, fault_proxy
 from reliability.standins import StandInScorer
 
-import dermascan.inference
+import dermascan.inference.batch
 from dermascan.fingerprint import sha256_hex
-from dermascan.inference import BatchSummary, resolve, score_objects, summarise, write_predictions
+from dermascan.inference.batch import (
+    BatchSummary,
+    resolve,
+    score_objects,
+    summarise,
+    write_predictions,
+)
 from dermascan.ingest.downloading import download
 from dermascan.ingest.planning import IngestRequest, plan
 from dermascan.ingest.publishing import publish_manifest
@@ -91,7 +97,7 @@ def all_steps(store: Store, archive: FaultProxy, folder: Path) -> BatchSummary:
 
 @pytest.fixture(autouse=True)
 def standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dermascan.inference, "now", lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr(dermascan.inference.batch, "now", lambda: datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_steps_when_every_third_request_goes_wrong_leave_the_same_objects(

@@ -12,9 +12,9 @@ from scored_tables import scored_table
 
 from dermascan.gate import check, load_rules
 from dermascan.imaging import Preprocessing
+from dermascan.inference.pictures import Picture
 from dermascan.model.metadata import ModelMetadata
 from dermascan.model_card import CardContext, card_html, load_reporting_items, model_card
-from dermascan.pictures import Picture
 from dermascan.reporting import (
     BatchReport,
     GalleryItem,

@@ -10,8 +10,8 @@ from scored_tables import scored_table
 from dermascan import DISCLAIMER
 from dermascan.drift.comparison import AspectDrift, Drift, Shift
 from dermascan.evaluation import CLASS_COLUMNS
+from dermascan.inference.pictures import Picture
 from dermascan.layout import image_anchor
-from dermascan.pictures import Picture
 from dermascan.reporting import (
     GALLERY_LIMIT,
     PICTURE_BYTES_LIMIT,

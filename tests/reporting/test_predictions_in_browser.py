@@ -14,8 +14,8 @@ from scored_tables import scored_table
 from dermascan.drift.comparison import AspectDrift, Drift, Shift
 from dermascan.evaluation import CLASS_COLUMNS
 from dermascan.imaging import small_jpeg
+from dermascan.inference.pictures import Picture
 from dermascan.layout import image_anchor
-from dermascan.pictures import Picture
 from dermascan.reporting import BatchReport, ModelExcerpt, ReportContext, predictions_report
 
 CHROMIUM = Path("/usr/bin/chromium")

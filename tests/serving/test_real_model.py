@@ -18,7 +18,7 @@ from serving.service import GENEROUS, images, predict
 
 from dermascan.evaluation.explanation import heatmap
 from dermascan.imaging import ImageSize, Preprocessing, decode, prepare
-from dermascan.inference import score_objects
+from dermascan.inference.batch import score_objects
 from dermascan.learning.network import NetworkSpec, build_network
 from dermascan.model.calibration import Calibration
 from dermascan.model.metadata import METADATA_FILE, ModelMetadata

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from serving_page.driver import lesion, lesions, upload
 from serving_page.stand_in import THRESHOLD, VERSION, current_model, scores
 
-from dermascan.inference import PREDICTIONS_SCHEMA
+from dermascan.inference.batch import PREDICTIONS_SCHEMA
 from dermascan.taxonomy import CLASS_NAMES, Taxonomy
 
 HOSTILE_NAMES = (

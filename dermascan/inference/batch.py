@@ -25,13 +25,9 @@ from dermascan.drift.wording import sentence
 from dermascan.errors import InputError, NotFoundError
 from dermascan.fingerprint import canonical_json, fingerprint
 from dermascan.imaging import Preprocessing
-from dermascan.layout import is_ready_marker, part, prediction_staging, predictions
-from dermascan.model.metadata import METADATA_FILE
-from dermascan.pictures import Picture, Pictures
-from dermascan.prediction_index import index_predictions
-from dermascan.progress import Progress
-from dermascan.registry import ModelReference, fetch_version, resolve_version
-from dermascan.scoring import (
+from dermascan.inference.index import index_predictions
+from dermascan.inference.pictures import Picture, Pictures
+from dermascan.inference.scoring import (
     EXTENDED_SCHEMA,
     PREDICTIONS_SCHEMA,
     QUALITY_SCHEMA,
@@ -41,6 +37,10 @@ from dermascan.scoring import (
     isic_id_of,
     write_predictions,
 )
+from dermascan.layout import is_ready_marker, part, prediction_staging, predictions
+from dermascan.model.metadata import METADATA_FILE
+from dermascan.progress import Progress
+from dermascan.registry import ModelReference, fetch_version, resolve_version
 from dermascan.shards import cut, shard_count
 from dermascan.storage import ObjectInfo, S3Address, Store, concurrently
 from dermascan.versions import read_file

@@ -13,8 +13,8 @@ from dermascan import DISCLAIMER
 from dermascan.errors import InputError
 from dermascan.evaluation import CLASS_COLUMNS
 from dermascan.imaging import Preprocessing
-from dermascan.pictures import Pictures
-from dermascan.scoring import (
+from dermascan.inference.pictures import Pictures
+from dermascan.inference.scoring import (
     PREDICTIONS_SCHEMA,
     QUALITY_SCHEMA,
     Examined,
@@ -25,7 +25,7 @@ from dermascan.storage import S3Address, Store
 from dermascan.taxonomy import LESION_CLASSES
 
 if TYPE_CHECKING:
-    from dermascan.local_model import LocalModel
+    from dermascan.inference.local_model import LocalModel
     from dermascan.model.savedmodel import Scorer
 
 S3_SCHEME = "s3://"

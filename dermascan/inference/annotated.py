@@ -14,8 +14,8 @@ from dermascan.taxonomy import LESION_CLASSES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from dermascan.local_prediction import Prediction
-    from dermascan.pictures import Kept
+    from dermascan.inference.local import Prediction
+    from dermascan.inference.pictures import Kept
 
 MOST_IMAGES = 24
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf")

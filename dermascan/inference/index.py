@@ -24,7 +24,7 @@ from dermascan.storage import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dermascan.inference import BatchPlan
+    from dermascan.inference.batch import BatchPlan
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def index_predictions(store: Store, plan: "BatchPlan", table: "pd.DataFrame") ->
     Args:
         store: the bucket that receives predictions.
         plan: of the run.
-        table: its predictions, columns as in `dermascan.inference.PREDICTIONS_SCHEMA`.
+        table: its predictions, columns as in `dermascan.inference.batch.PREDICTIONS_SCHEMA`.
     """
     finished = _claimed_time(store, plan.run)
     scored = table[table["status"] == "ok"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dermascan.drift.features import Reference
 from dermascan.fingerprint import sha256_hex
 from dermascan.imaging import ImageRefusedError, Preprocessing, decode, prepare
-from dermascan.pictures import Pictures
+from dermascan.inference.pictures import Pictures
 from dermascan.quality import ImageFacts, measure, quality_warnings
 from dermascan.taxonomy import LESION_CLASSES
 

@@ -10,11 +10,11 @@ import pytest
 from hostile import encoded, hostile_images, photograph
 from PIL import Image
 
-import dermascan.scoring
+import dermascan.inference.scoring
 from dermascan.drift.features import REFERENCE_FILE, ReferenceMaker, encode_reference
 from dermascan.errors import InputError
 from dermascan.imaging import ImageSize, Preprocessing, decode, measure
-from dermascan.inference import (
+from dermascan.inference.batch import (
     PREDICTIONS_SCHEMA,
     QUALITY_SCHEMA,
     BatchPlan,
@@ -142,7 +142,7 @@ def test_score_objects_when_there_are_many_images_decodes_few_at_once(
             under_way -= 1
         return decode(*arguments)
 
-    monkeypatch.setattr(dermascan.scoring, "decode", counted_decode)
+    monkeypatch.setattr(dermascan.inference.scoring, "decode", counted_decode)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     store_images(store, 20)
     assert len(score(store, list(store.list("new/")))) == 20

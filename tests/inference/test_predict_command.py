@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from dermascan import DISCLAIMER
 from dermascan.cli import app
 from dermascan.imaging import ImageSize, Preprocessing
-from dermascan.inference import predict as predict_shard
-from dermascan.inference import resolve, summarise
+from dermascan.inference.batch import predict as predict_shard
+from dermascan.inference.batch import resolve, summarise
 from dermascan.learning.network import NetworkSpec, build_network
 from dermascan.model.savedmodel import ModelMetadata, export
 from dermascan.registry import Decision, ModelReference, promote

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from dermascan.errors import InputError, IntegrityError, NotFoundError
-from dermascan.local_model import LocalModel, ModelCache, fetch_copy, open_copy
+from dermascan.inference.local_model import LocalModel, ModelCache, fetch_copy, open_copy
 from dermascan.registry import Decision, ModelReference, promote
 from dermascan.storage import Store
 from dermascan.versions import MANIFEST, publish_version
