@@ -224,7 +224,7 @@ def image_anchor(image_key: str) -> str:
 
 def prediction_time(run: str) -> str:
     """Return the key of the time at which the results of a run were first complete."""
-    return f"{predictions(run)}finished.json"
+    return f"predictions/_finished/{checked_name('run', run)}.json"
 
 
 def latest_prediction(finished: datetime, run: str) -> str:

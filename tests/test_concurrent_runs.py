@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from hostile import encoded, photograph
 from stepping import Operation
 
 import dermascan.inference.batch
+import dermascan.inference.index
 from dermascan.example_set import preprocess, split
 from dermascan.imaging import ImageSize, Preprocessing
 from dermascan.inference.batch import predict, resolve, summarise
@@ -42,6 +44,18 @@ pytestmark = pytest.mark.timeout(240 + 20 * INTERLEAVINGS)
 def one_request_at_a_time(monkeypatch):
     for module in ("inference", "ingest.uploading", "preprocess", "versions"):
         monkeypatch.setattr(f"dermascan.{module}.concurrently", in_order)
+
+
+@pytest.fixture(autouse=True)
+def standing_clock(monkeypatch):
+    """Let runs that are compared finish in the same second."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(dermascan.inference.index, "datetime", Clock)
 
 
 def in_order(function, items, concurrency=1):

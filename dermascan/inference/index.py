@@ -2,9 +2,9 @@
 
 An entry is a small object of its own, named by the time that is left until a far day, so that one
 listing of a few keys gives the latest runs however many there are. Nothing is ever rewritten but
-by the same run with the same content: the time is claimed once for a run and kept beside its
-results. An entry is there before the run's `_SUCCESS`, so that no complete run is missing;
-readers pass over a run without `_SUCCESS`.
+by the same run with the same content: the time is claimed once for a run and kept. An entry is
+there before the run's `_SUCCESS`, so that no complete run is missing; readers pass over a run
+without `_SUCCESS`.
 """
 
 import json

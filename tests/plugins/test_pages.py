@@ -347,7 +347,7 @@ def visit(server, filled, chromium):
 def test_the_page_in_airflow_s_frame_follows_its_colours_and_can_be_read_by_all(visit, mode):
     page, frame = visit(mode)
 
-    assert frame.evaluate("document.documentElement.dataset.mode") == mode
+    frame.locator(f"html[data-mode={mode}]").wait_for(state="attached")
     brightness = frame.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")
     assert (int(brightness) > 128) == (mode == "light")
     assert frame.evaluate("violations") == []
