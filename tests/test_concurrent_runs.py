@@ -42,7 +42,7 @@ pytestmark = pytest.mark.timeout(240 + 20 * INTERLEAVINGS)
 
 @pytest.fixture(autouse=True)
 def one_request_at_a_time(monkeypatch):
-    for module in ("inference", "ingest.uploading", "preprocess", "versions"):
+    for module in ("inference.batch", "ingest.uploading", "preprocess", "versions"):
         monkeypatch.setattr(f"dermascan.{module}.concurrently", in_order)
 
 

@@ -267,7 +267,7 @@ def test_nothing_that_is_made_of_images_holds_what_cameras_and_clinics_wrote_int
     store.put("incoming/planted/refused.jpg", planted(hostile_images()["cmyk_jpeg"]))
     planned = infer(store, "incoming/planted/")
     report = store.get(f"{planned.output}report.html")
-    assert report.count(b"data:image/jpeg;base64,") == 2
+    assert report.count(b"data:image/jpeg;base64,") == 4  # two images, each with its heat map
     kept = {found.key: traces(store.get(found.key), MARKERS) for found in store.list("")}
     originals = {key for key in kept if key.startswith(("raw/drawn/images/", "incoming/"))}
     assert set.union(*(kept[key] for key in originals)) == set(MARKERS)

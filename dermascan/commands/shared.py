@@ -99,4 +99,4 @@ def console() -> "Console":
     from rich.console import Console  # noqa: PLC0415  # fast `--help`
 
     usual = Console()
-    return usual if usual.is_terminal else Console(width=200)
+    return usual if usual.is_terminal else Console(width=1000)

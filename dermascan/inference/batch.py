@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from dermascan.drift.wording import sentence
 from dermascan.errors import InputError, NotFoundError
 from dermascan.fingerprint import canonical_json, fingerprint
 from dermascan.imaging import Preprocessing
-from dermascan.inference.index import index_predictions
+from dermascan.inference.index import finished_time, index_predictions
 from dermascan.inference.pictures import Picture, Pictures
 from dermascan.inference.scoring import (
     EXTENDED_SCHEMA,
@@ -308,9 +308,10 @@ def _write_results(store: Store, plan: BatchPlan) -> BatchSummary:
     if drift is not None:
         store.put_json(f"{plan.output}drift.json", asdict(drift))
         logger.info("%s", sentence(drift))
-    report = _report(store, plan, merged, drift)
+    finished = finished_time(store, plan.run)
+    report = _report(store, plan, merged, drift, finished)
     store.put(f"{plan.output}report.html", report.encode(), "text/html; charset=utf-8")
-    index_predictions(store, plan, merged.table)
+    index_predictions(store, plan, merged.table, finished)
     summary = _summary(plan, merged.table)
     store.put_json(plan.success_key, asdict(summary))
     return summary
@@ -373,7 +374,9 @@ def _pictures(table: pa.Table) -> dict[str, Picture]:
     return {key: Picture(jpeg, overlay) for key, jpeg, overlay in zip(*columns, strict=True)}
 
 
-def _report(store: Store, plan: BatchPlan, merged: _Merged, drift: Drift | None) -> str:
+def _report(
+    store: Store, plan: BatchPlan, merged: _Merged, drift: Drift | None, finished: datetime
+) -> str:
     from dermascan.model_card.excerpt import model_excerpt  # noqa: PLC0415  # matplotlib
     from dermascan.reporting import (  # noqa: PLC0415  # likewise
         BatchReport,
@@ -398,16 +401,11 @@ def _report(store: Store, plan: BatchPlan, merged: _Merged, drift: Drift | None)
             predictions=merged.table,
             context=context,
             pictures=merged.pictures,
-            made=now(),
+            made=finished,
             drift=drift,
             model=model_excerpt(metadata, evaluation) if metadata else None,
         )
     )
-
-
-def now() -> datetime:
-    """Return the time that a report says it was made at (UTC)."""
-    return datetime.now(UTC)
 
 
 def _published(store: Store, plan: BatchPlan, name: str) -> bytes | None:

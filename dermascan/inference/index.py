@@ -79,15 +79,25 @@ class PredictionEntry(_Frozen):
     highest: tuple[ShownImage, ...]
 
 
-def index_predictions(store: Store, plan: "BatchPlan", table: "pd.DataFrame") -> None:
+def finished_time(store: Store, run: str) -> datetime:
+    """Return when the run was finished: now, unless a try before said so already."""
+    key = prediction_time(run)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    store.put_if_absent(key, canonical_json({"finished": now}), "application/json")
+    return datetime.fromisoformat(json.loads(store.get(key))["finished"])
+
+
+def index_predictions(
+    store: Store, plan: "BatchPlan", table: "pd.DataFrame", finished: datetime
+) -> None:
     """List a run among the latest; call it when its results are stored, before `_SUCCESS`.
 
     Args:
         store: the bucket that receives predictions.
         plan: of the run.
         table: its predictions, columns as in `dermascan.inference.batch.PREDICTIONS_SCHEMA`.
+        finished: when, from `finished_time`.
     """
-    finished = _claimed_time(store, plan.run)
     scored = table[table["status"] == "ok"]
     images = store.in_bucket(plan.bucket)
     highest = scored.sort_values("p_malignant", ascending=False, kind="stable").head(SHOWN_IMAGES)
@@ -114,14 +124,6 @@ def _shown(images: Store, row: Mapping[Hashable, Any]) -> ShownImage:
         label=row["label"],
         thumbnail=_thumbnail(images, row["image_key"], row["sha256"]),
     )
-
-
-def _claimed_time(store: Store, run: str) -> datetime:
-    """Return when the run was finished: now, unless a try before said so already."""
-    key = prediction_time(run)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    store.put_if_absent(key, canonical_json({"finished": now}), "application/json")
-    return datetime.fromisoformat(json.loads(store.get(key))["finished"])
 
 
 def _thumbnail(images: Store, key: str, sha256: str) -> bytes | None:

@@ -1,7 +1,7 @@
 """Whole steps of the pipeline while every few requests go wrong, on both sides."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from reliability import fault_proxy as faults
 from reliability.fault_proxy import Exchange, FaultProxy, fault_proxy
 from reliability.standins import StandInScorer
 
-import dermascan.inference.batch
+import dermascan.inference.index
 from dermascan.fingerprint import sha256_hex
 from dermascan.inference.batch import (
     BatchSummary,
@@ -97,7 +97,12 @@ def all_steps(store: Store, archive: FaultProxy, folder: Path) -> BatchSummary:
 
 @pytest.fixture(autouse=True)
 def standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dermascan.inference.batch, "now", lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(dermascan.inference.index, "datetime", Clock)
 
 
 def test_steps_when_every_third_request_goes_wrong_leave_the_same_objects(
