@@ -180,7 +180,9 @@ class ChampionKeeper:
         if trouble == self._trouble:
             return
         self._trouble = trouble
-        if trouble is None:
+        if trouble is None and self._served is None:
+            logger.info("object storage answers again; %s has no champion yet", self.model)
+        elif trouble is None:
             logger.info("the champion of %s is served again", self.model)
         else:
             answers = self._served.champion.version if self._served else "no version"
