@@ -130,7 +130,11 @@ class Endpoints:
         keeper = self._service.keeper
         served = keeper.served
         if served is None:
-            raise no_model(keeper.trouble or f"{keeper.model} has no champion that is loaded yet")
+            raise no_model(
+                keeper.trouble
+                or f"model {keeper.model} has no champion that is loaded yet: wait if one was just "
+                "promoted, else train one, or start with DERMASCAN_SERVING_MODEL for another model"
+            )
         return served
 
     @contextmanager
