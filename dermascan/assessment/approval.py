@@ -6,11 +6,16 @@ from dermascan.assessment.head_to_head import read_comparison
 from dermascan.assessment.measurement import headline
 from dermascan.errors import PermanentError
 from dermascan.evaluation import Estimate, Evaluation
-from dermascan.gate import ChampionComparison, GateResult
+from dermascan.gate import ChampionComparison, GateResult, Outcome
 from dermascan.layout import TrainingKeys
 from dermascan.storage import Store
 
 APPROVE = "Approve"
+_WORDS = {
+    Outcome.PASSED: "met",
+    Outcome.FAILED: "**not met**",
+    Outcome.SHOWN: "shown, does not decide",
+}
 
 
 def approval_request(
@@ -34,12 +39,20 @@ def approval_request(
     parts = (
         headline(evaluation),
         _comparison(model, compared) if compared else verdict.comparison_note,
-        f"```\n{verdict.table()}\n```",
+        "\n".join(_rules(verdict)),
         "\n".join(_links(page)),
         f"Report: `{store.address(candidacy.report)}`",
         f"Model card: `{store.address(candidacy.card_html)}`",
     )
     return "\n\n".join(part for part in parts if part)
+
+
+def _rules(verdict: GateResult) -> Iterator[str]:
+    yield "| rule of the gate | needed | got | |"
+    yield "|---|---|---|---|"
+    for result in verdict.results:
+        cells = (result.name, result.needed, result.got, _WORDS[result.outcome])
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _comparison(model: str, compared: ChampionComparison) -> str:
