@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from scored_tables import scored_table
 
 from dermascan.drift.comparison import AspectDrift, Drift, Shift
@@ -86,8 +86,8 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     opened.close()
 
 
-def heat_maps_shown(page: Page) -> int:
-    return page.locator(".heat:visible").count()
+def require_heat_maps(page: Page, count: int) -> None:
+    expect(page.locator(".heat:visible")).to_have_count(count)  # waits for the browser to draw
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -114,15 +114,15 @@ def test_report_is_accessible_and_fits_the_screen(browser: Browser, address, sch
 
 
 def test_heat_maps_appear_for_one_image_or_for_all_by_keyboard(page: Page):
-    assert heat_maps_shown(page) == 0
+    require_heat_maps(page, 0)
     page.locator(".gallery summary").first.focus()
     page.keyboard.press("Enter")
-    assert heat_maps_shown(page) == 1
+    require_heat_maps(page, 1)
     page.locator(".switch summary").focus()
     page.keyboard.press("Space")
-    assert heat_maps_shown(page) == SHOWN - 1  # the one that was chosen is hidden again
+    require_heat_maps(page, SHOWN - 1)  # the one that was chosen is hidden again
     page.locator(".gallery summary").first.click()
-    assert heat_maps_shown(page) == SHOWN
+    require_heat_maps(page, SHOWN)
 
 
 def test_link_to_an_image_leads_to_it(browser: Browser, address: str):
