@@ -22,6 +22,9 @@ from airflow.sdk import (
     get_current_context,
 )
 
+from dermascan.run_notes import NOTE_KEY, note_on_failure
+from dermascan.settings import STORAGE_CONNECTION, storage_of_connection
+
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Connection, Context
     from airflow.sdk.types import TaskInstanceKey
@@ -30,13 +33,11 @@ if TYPE_CHECKING:
     from dermascan.storage import Store
 
 INCLUDE = Path(__file__).resolve().parent.parent / "include"
-STORAGE_CONNECTION = "dermascan_s3"
 ARCHIVE_CONNECTION = "isic_archive"
 TRAINING_POOL = "training"
 DATASET = Asset("dermascan_dataset")
 MODEL = Asset("dermascan_model")
 PREDICTIONS = Asset("dermascan_predictions")
-NOTE_KEY = "dermascan_note"  # the plugin makes notes of runs from what is under it
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +49,6 @@ def leave_note(text: str) -> None:
 
 def leave_reason(context: Context) -> None:
     """Leave why a task failed for the note of its run."""
-    from dermascan.run_notes import note_on_failure  # noqa: PLC0415  # keeps parsing fast
-
     try:
         reason = note_on_failure(context.get("exception") or "")
         context["ti"].xcom_push(NOTE_KEY, _redacted(reason))
@@ -167,7 +166,6 @@ def open_store() -> Store:
         InputError: there is no such connection, it names no usable bucket, or a
             `DERMASCAN_S3_*_SECONDS` variable of the worker is no number of seconds.
     """
-    from dermascan.settings import storage_of_connection  # noqa: PLC0415  # keeps parsing fast
     from dermascan.storage import Store  # noqa: PLC0415  # keeps parsing fast
 
     found = _connection(STORAGE_CONNECTION)

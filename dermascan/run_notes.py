@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from dermascan.validation import ValidationResult
 
 OUTCOME = "**Outcome:** "
+NOTE_KEY = "dermascan_note"  # under which tasks leave a sentence for the note
 _LONGEST = 1000  # characters that Airflow keeps of a note
 _LONGEST_REASON = 400
 _LEAST = 40  # less of an outcome says nothing

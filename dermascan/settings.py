@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from dermascan.errors import InputError
 
 PUBLIC_ISIC_URL = "https://api.isic-archive.com"
+STORAGE_CONNECTION = "dermascan_s3"  # the name of Airflow's connection to object storage
 SecondsT = TypeVar("SecondsT", bound=BaseModel)
 
 

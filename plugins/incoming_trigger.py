@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from dermascan.storage import Store
 
-STORAGE_CONNECTION = "dermascan_s3"
 LONGEST_PAUSE_SECONDS = 300.0
 
 
@@ -60,7 +59,10 @@ class IncomingTrigger(BaseEventTrigger):
 
     @staticmethod
     async def _open_store() -> Store:
-        from dermascan.settings import storage_of_connection  # noqa: PLC0415  # as above
+        from dermascan.settings import (  # noqa: PLC0415  # as above
+            STORAGE_CONNECTION,
+            storage_of_connection,
+        )
         from dermascan.storage import Store  # noqa: PLC0415  # as above
 
         found = await BaseHook.aget_connection(STORAGE_CONNECTION)

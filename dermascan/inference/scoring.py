@@ -1,4 +1,4 @@
-"""From the bytes of images to rows of predictions, for batch inference and the command line."""
+"""From the bytes of images to what the model is given, and to rows of predictions."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence

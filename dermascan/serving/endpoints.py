@@ -13,7 +13,7 @@ from fastapi import Query, Request, Security
 from fastapi.security import APIKeyHeader
 from starlette.responses import Response
 
-from dermascan.serving.analysis import Examined, examine, results
+from dermascan.inference.scoring import Examined, examine
 from dermascan.serving.champion import ChampionKeeper, ServedModel
 from dermascan.serving.contract import (
     CurrentModel,
@@ -28,6 +28,7 @@ from dermascan.serving.guard import ApiKey, RateLimiter
 from dermascan.serving.limits import ServingLimits
 from dermascan.serving.metrics import Metrics
 from dermascan.serving.problems import BusyError, ProblemError, busy, later, no_model
+from dermascan.serving.results import results
 from dermascan.serving.scoring import Scored, ScoringQueue, ScoringTask
 from dermascan.serving.uploads import MemoryBudget, Upload, read_uploads
 
@@ -174,7 +175,7 @@ class Endpoints:
         loop = asyncio.get_running_loop()
         return [
             await loop.run_in_executor(
-                self._service.decoders, examine, upload, served.preprocessing
+                self._service.decoders, examine, upload.filename, upload.data, served.preprocessing
             )
             for upload in uploads
         ]

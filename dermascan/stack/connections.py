@@ -9,11 +9,10 @@ from urllib.parse import urlsplit
 
 from pydantic import JsonValue
 
-from dermascan.settings import PUBLIC_ISIC_URL, StorageSettings
+from dermascan.settings import PUBLIC_ISIC_URL, STORAGE_CONNECTION, StorageSettings
 from dermascan.stack.airflow_api import AirflowApi, Connection
 from dermascan.stack.object_store import LOOPBACK
 
-STORAGE = "dermascan_s3"
 ARCHIVE = "isic_archive"
 TRAINING_POOL = "training"
 
@@ -47,12 +46,12 @@ def _prepare_archive(api: AirflowApi, isic_url: str | None) -> None:
 
 
 def _prepare_storage(api: AirflowApi, storage: StorageSettings) -> None:
-    known = api.connection(STORAGE)
+    known = api.connection(STORAGE_CONNECTION)
     if known is None:
         secret = storage.secret_access_key
         api.create_connection(
             {
-                "connection_id": STORAGE,
+                "connection_id": STORAGE_CONNECTION,
                 "conn_type": "aws",
                 "description": "Object storage: keys, endpoint and bucket (in the extra).",
                 "login": storage.access_key_id,
@@ -61,7 +60,7 @@ def _prepare_storage(api: AirflowApi, storage: StorageSettings) -> None:
             }
         )
     elif moved := _moved(known, storage):
-        api.change_connection(STORAGE, {"extra": json.dumps(moved)})
+        api.change_connection(STORAGE_CONNECTION, {"extra": json.dumps(moved)})
 
 
 def _extra(storage: StorageSettings) -> dict[str, JsonValue]:

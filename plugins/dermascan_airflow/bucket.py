@@ -12,10 +12,14 @@ from dermascan.errors import InputError
 from dermascan.overview.datasets import DatasetReader
 from dermascan.overview.models import ModelReader
 from dermascan.overview.predictions import PredictionReader
-from dermascan.settings import StoragePatience, StorageSettings, storage_of_connection
+from dermascan.settings import (
+    STORAGE_CONNECTION,
+    StoragePatience,
+    StorageSettings,
+    storage_of_connection,
+)
 from dermascan.storage import Store
 
-CONNECTION = "dermascan_s3"
 _PATIENCE = StoragePatience(connect_seconds=2, request_seconds=10, retry_seconds=0)
 
 
@@ -36,10 +40,14 @@ def open_bucket() -> Bucket:
         InputError: there is no such connection, or it names no usable bucket.
     """
     try:
-        found = Connection.get_connection_from_secrets(CONNECTION)
+        found = Connection.get_connection_from_secrets(STORAGE_CONNECTION)
     except AirflowNotFoundException as error:
-        raise InputError(f"create the connection {CONNECTION!r} (Admin, Connections)") from error
-    settings = storage_of_connection(CONNECTION, found.login, found.password, found.extra_dejson)
+        raise InputError(
+            f"create the connection {STORAGE_CONNECTION!r} (Admin, Connections)"
+        ) from error
+    settings = storage_of_connection(
+        STORAGE_CONNECTION, found.login, found.password, found.extra_dejson
+    )
     return _bucket(settings.model_copy(update={"patience": _PATIENCE}))
 
 

@@ -20,7 +20,7 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import select
 from sqlalchemy.orm import object_session
 
-from dermascan.run_notes import with_outcome
+from dermascan.run_notes import NOTE_KEY, with_outcome
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEY, TAG = "dermascan_note", "dermascan"  # as in dags/common.py
+TAG = "dermascan"  # of every DAG of ours
 SHOWN_FAILURES = 3
 
 
@@ -78,7 +78,7 @@ def _left(session: Session, dag_run: DagRun) -> dict[str, str]:
         .where(
             XComModel.dag_id == dag_run.dag_id,
             XComModel.run_id == dag_run.run_id,
-            XComModel.key == KEY,
+            XComModel.key == NOTE_KEY,
         )
         .order_by(XComModel.timestamp)
     )

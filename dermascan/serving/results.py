@@ -1,51 +1,17 @@
-"""From uploaded bytes to a result, by the same steps as batch inference."""
+"""From what a model says of uploads to the results that clients get."""
 
 import base64
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from dermascan.evaluation.explanation import heat_layer, heatmap
-from dermascan.fingerprint import sha256_hex
-from dermascan.imaging import ImageFacts, ImageRefusedError, Preprocessing, decode, prepare
+from dermascan.inference.scoring import Examined
 from dermascan.model.metadata import ModelMetadata
-from dermascan.quality import measure, quality_warnings
+from dermascan.quality import ImageFacts, quality_warnings
 from dermascan.serving.contract import Explanation, Quality, Result, Warned
 from dermascan.serving.scoring import Scored
-from dermascan.serving.uploads import Upload
-
-
-@dataclass(frozen=True, eq=False)
-class Examined:
-    """One upload, decoded or refused.
-
-    Attributes:
-        filename: as the client named it.
-        sha256: of the bytes.
-        reason: why it was refused, None if it was not.
-        facts: what was measured, None if it was refused.
-        image: uint8 (H, W, 3) RGB of the model's size, None if it was refused.
-    """
-
-    filename: str
-    sha256: str
-    reason: str | None = None
-    facts: ImageFacts | None = None
-    image: NDArray[np.uint8] | None = None
-
-
-def examine(upload: Upload, preprocessing: Preprocessing) -> Examined:
-    """Decode, measure and prepare an upload, or say why not. Takes seconds of a core at worst."""
-    digest = sha256_hex(upload.data)
-    try:
-        image = decode(upload.data, preprocessing.limits)
-    except ImageRefusedError as error:
-        return Examined(upload.filename, digest, f"{error.reason}: {error.detail}")
-    facts = measure(upload.data, image)
-    return Examined(upload.filename, digest, None, facts, prepare(image, preprocessing))
 
 
 def results(
@@ -54,7 +20,7 @@ def results(
     """Yield a result for each upload, in order.
 
     Args:
-        examined: the uploads.
+        examined: the uploads, with the names that the client gave them as keys.
         scored: one row for each that was not refused, in order; None if all were.
         metadata: of the model that scored them.
     """
@@ -62,9 +28,7 @@ def results(
     for each in examined:
         if each.facts is None or scored is None:
             reason = each.reason or "not scored"
-            yield Result(
-                filename=each.filename, sha256=each.sha256, status="rejected", reason=reason
-            )
+            yield Result(filename=each.key, sha256=each.sha256, status="rejected", reason=reason)
         else:
             yield _scored_result(each, each.facts, scored, row, metadata)
             row += 1
@@ -78,7 +42,7 @@ def _scored_result(
     malignant = bool(scores.p_malignant[row : row + 1] >= metadata.threshold)
     probabilities = scores.probabilities[row]
     return Result(
-        filename=examined.filename,
+        filename=examined.key,
         sha256=examined.sha256,
         status="ok",
         p_malignant=_share(scores.p_malignant[row]),
