@@ -1,7 +1,7 @@
 """Changes to training images that leave their diagnosis as it is.
 
-Everything is a function of (image, settings, seed). OpenCV makes one resampling and one map of
-colours of all of it, several times faster than the same in TensorFlow.
+Everything is a function of (image, settings, seed). All moves are one resampling and all changes of
+colour one map, by OpenCV.
 """
 
 import math
