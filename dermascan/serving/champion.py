@@ -144,7 +144,10 @@ class ChampionKeeper:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self.poll()
+            try:
+                self.poll()
+            except Exception:  # a thread that ended would keep the old model for ever
+                logger.exception("the champion of %s could not be looked for", self.model)
             self._stopping.wait(self._limits.poll_seconds)
 
     def _failure_to_wait_for(self, found: Champion) -> _Failure | None:

@@ -1,9 +1,11 @@
 """The server with a stand-in for the model, since TensorFlow takes ten seconds to import."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import numpy as np
@@ -43,6 +45,9 @@ METADATA = ModelMetadata(
     licences={},
 )
 SHARE_OF_VERSION = 1e-3
+CLIENTS, CHANGE_SECONDS = 50, 120
+
+T = TypeVar("T")
 
 
 class StandInScorer:
@@ -139,3 +144,44 @@ def wait_for(condition, seconds: float = 20) -> None:
             return
         ready.wait(0.05)
     raise AssertionError("it did not happen")
+
+
+async def ask_during(
+    url: str,
+    ask: Callable[[httpx.AsyncClient, int], Awaitable[T]],
+    change: Callable[[], object],
+    version: int,
+) -> list[T]:
+    """Let many clients ask again and again during a change, and a little after it.
+
+    Args:
+        url: of the server.
+        ask: makes the request with this number, from 0.
+        change: makes `version` champion.
+        version: that answers in the end.
+    """
+    asked, changed, answers = asyncio.Event(), asyncio.Event(), []
+    limits = httpx.Limits(max_connections=CLIENTS + 1)
+
+    async def keep_asking(client: httpx.AsyncClient, number: int) -> None:
+        left = 3
+        while left:
+            answers.append(await ask(client, number))
+            number += CLIENTS
+            asked.set()
+            left -= changed.is_set()
+
+    # No test's own limit of time reaches into an event loop: a task would swallow its exception.
+    async with (
+        asyncio.timeout(CHANGE_SECONDS),
+        httpx.AsyncClient(base_url=url, limits=limits, timeout=CHANGE_SECONDS) as client,
+        asyncio.TaskGroup() as clients,
+    ):
+        for number in range(CLIENTS):
+            clients.create_task(keep_asking(client, number))
+        await asked.wait()
+        await asyncio.to_thread(change)
+        while (await client.get("/v1/models/current")).json()["version"] != version:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.01)
+        changed.set()
+    return answers

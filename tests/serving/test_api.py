@@ -18,6 +18,7 @@ from serving.service import (
     THRESHOLD,
     VERSION,
     StandInScorer,
+    ask_during,
     form,
     grey,
     images,
@@ -206,9 +207,15 @@ def test_ready_when_a_newer_champion_cannot_be_loaded_says_so_and_goes_on(store,
 
 
 def test_predict_when_the_champion_changes_drops_no_request_and_mixes_no_versions(store, tmp_path):
+    async def ask(client: httpx.AsyncClient, number: int) -> httpx.Response:
+        return await client.post("/v1/predict", files=images(grey(100), grey(40)))
+
     publish(store, tmp_path, 0)
     with serving(store) as client:
-        answers = asyncio.run(ask_during(str(client.base_url), lambda: publish(store, tmp_path, 1)))
+        url = str(client.base_url)
+        answers = asyncio.run(
+            ask_during(url, ask, lambda: publish(store, tmp_path, 1), VERSION + 1)
+        )
 
     assert len(answers) >= 200
     assert {answer.status_code for answer in answers} == {200}
@@ -218,30 +225,6 @@ def test_predict_when_the_champion_changes_drops_no_request_and_mixes_no_version
         extra = SHARE_OF_VERSION * (body["model"]["version"] - VERSION)
         risks = [result["p_malignant"] for result in body["results"]]
         np.testing.assert_allclose(risks, [100 / 512 + extra, 40 / 512 + extra], atol=1e-6)
-
-
-async def ask_during(url: str, change) -> list[httpx.Response]:
-    """Let 50 clients ask again and again, while something changes and a little longer."""
-    limits = httpx.Limits(max_connections=50, max_keepalive_connections=50)
-    asked, changed, answers = asyncio.Event(), asyncio.Event(), []
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
-
-        async def ask() -> None:
-            last = 3
-            while last:
-                answers.append(await client.post("/v1/predict", files=images(grey(100), grey(40))))
-                asked.set()
-                last -= changed.is_set()
-
-        asking = [asyncio.create_task(ask()) for _ in range(50)]
-        await asked.wait()
-        await asyncio.to_thread(change)
-        version = None
-        while version != VERSION + 1:
-            version = (await client.get("/v1/models/current")).json()["version"]
-        changed.set()
-        await asyncio.gather(*asking)
-    return answers
 
 
 # What is seen from outside

@@ -4,7 +4,9 @@ import weakref
 
 import pytest
 from serving.service import GENEROUS, MODEL, VERSION, StandInScorer, keeper_of, publish
+from stacks import wait_until
 
+import dermascan.serving.champion
 from dermascan.layout import ModelKeys
 from dermascan.registry import Decision, rollback
 from dermascan.serving.limits import ServingLimits
@@ -145,6 +147,22 @@ def test_keeper_when_the_storage_does_not_answer_keeps_the_model(store, metrics,
     keeper._store = impatient
     keeper.poll()
     assert keeper.trouble is None
+
+
+def test_keeper_when_something_unforeseen_happens_looks_again(store, tmp_path, monkeypatch, caplog):
+    real, failures = dermascan.serving.champion.champion, [RuntimeError("unforeseen")]
+
+    def champion(*args):
+        if failures:
+            raise failures.pop()
+        return real(*args)
+
+    monkeypatch.setattr("dermascan.serving.champion.champion", champion)
+    publish(store, tmp_path, 0)
+    with keeper_of(store, Metrics(), GENEROUS) as keeper:
+        wait_until(lambda: keeper.served is not None, 20, "the keeper no longer looks")
+
+    assert "unforeseen" in caplog.text
 
 
 def test_keeper_when_the_model_is_replaced_lets_the_old_one_go(store, keeper, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from hostile import encoded, photograph
 from live import live
 from PIL import Image
-from serving.service import GENEROUS, images, predict
+from serving.service import CLIENTS, GENEROUS, ask_during, images, predict
 
 from dermascan.evaluation.explanation import heatmap
 from dermascan.imaging import ImageSize, Preprocessing, decode, prepare
@@ -138,7 +138,14 @@ def test_fifty_clients_during_a_change_of_champion_see_no_failure_and_no_mixture
     expected = {number: scorer.score(prepared).p_malignant for number, scorer in scorers.items()}
     url = str(client.base_url)
 
-    answers = asyncio.run(ask_during(url, lambda: make_champion(store, VERSIONS[1])))
+    async def ask(client: httpx.AsyncClient, number: int) -> tuple[list[int], httpx.Response]:
+        chosen = [(number + step * (number // CLIENTS)) % len(PHOTOS) for step in range(3)]
+        form = images(*(PHOTOS[index] for index in chosen))
+        return chosen, await client.post("/v1/predict", files=form)
+
+    answers = asyncio.run(
+        ask_during(url, ask, lambda: make_champion(store, VERSIONS[1]), VERSIONS[1])
+    )
 
     assert {answer.status_code for _, answer in answers} == {200}
     assert len(answers) >= 200
@@ -150,32 +157,6 @@ def test_fifty_clients_during_a_change_of_champion_see_no_failure_and_no_mixture
         wanted = expected[body["model"]["version"]][chosen]
         np.testing.assert_allclose(risks, wanted, atol=TOLERANCE)
     assert seen == set(VERSIONS)
-
-
-async def ask_during(url: str, change) -> list[tuple[list[int], httpx.Response]]:
-    """Let 50 clients ask about three photographs each, while something changes and after it."""
-    asked, changed, answers = asyncio.Event(), asyncio.Event(), []
-    limits = httpx.Limits(max_connections=60)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=120) as client:
-
-        async def ask(number: int) -> None:
-            left = 3
-            while left:
-                chosen = [(number + step * len(answers)) % len(PHOTOS) for step in range(3)]
-                form = images(*(PHOTOS[index] for index in chosen))
-                answers.append((chosen, await client.post("/v1/predict", files=form)))
-                asked.set()
-                left -= changed.is_set()
-
-        asking = [asyncio.create_task(ask(number)) for number in range(50)]
-        await asked.wait()
-        await asyncio.to_thread(change)
-        version = None
-        while version != VERSIONS[1]:
-            version = (await client.get("/v1/models/current")).json()["version"]
-        changed.set()
-        await asyncio.gather(*asking)
-    return answers
 
 
 @pytest.mark.usefixtures("scorers")
