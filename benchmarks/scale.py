@@ -1,0 +1,185 @@
+"""Many small images through the real scheduler: what each step costs, and what memory it takes.
+
+    .venv/bin/python benchmarks/scale.py IMAGES [STATE]
+
+Writes an archive of IMAGES tiny JPEG files with drawn metadata, ingests it, promotes a model that
+was trained on a few drawn lesions, and scores all images as a new prefix, in a stack of its own
+whose state is in STATE (default: a temporary folder). The images are of no use for learning; the
+seconds are those of everything but the pixels.
+"""
+
+import csv
+import io
+import logging
+import os
+import sys
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import cv2
+import numpy as np
+import psutil
+from pydantic import JsonValue
+
+from dermascan.commands.trigger import observer, show_outcome
+from dermascan.isic.catalogue import METADATA_FILE
+from dermascan.isic.synthetic import (
+    ATTRIBUTION,
+    COLUMNS,
+    LICENSE,
+    LICENSE_TEXT,
+    metadata_row,
+    plan_archive,
+    write_archive,
+)
+from dermascan.progress import tracked
+from dermascan.stack.embedded import EmbeddedStack
+from dermascan.stack.layout import StackPaths
+from dermascan.stack.runs import RunOutcome
+from dermascan.walkthrough import Audience, Session, Walkthrough
+
+logger = logging.getLogger(__name__)
+
+PROJECT = Path(__file__).resolve().parents[1]
+WIDTH, HEIGHT = 48, 36
+TRAINING_IMAGES = 600
+SAMPLE_SECONDS = 0.5
+
+
+@dataclass
+class Memory:
+    """The largest resident size of any process of a kind, sampled while a block runs.
+
+    A worker that Airflow forks shares pages with its parent; they count in full.
+    """
+
+    peaks: dict[str, float] = field(default_factory=dict)
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(SAMPLE_SECONDS):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    name, size = _kind(process), process.memory_info().rss / 1e6
+                except psutil.Error:
+                    continue  # it ended meanwhile
+                self.peaks[name] = max(self.peaks.get(name, 0.0), size)
+
+
+def _kind(process: psutil.Process) -> str:
+    words = " ".join(process.cmdline())
+    kinds = {"task runner": "a task", "worker -- ": "a worker", "archive serve": "archive"}
+    kinds |= {"scheduler": "scheduler", "weed": "object storage", "mlflow": "MLflow"}
+    kinds |= {"api_server": "API server", "dag-processor": "DAG processor"}
+    return next((kind for word, kind in kinds.items() if word in words), "others")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run that ended, and the largest process of each kind meanwhile, MB."""
+
+    outcome: RunOutcome
+    peaks: dict[str, float]
+
+
+def main() -> None:
+    images = int(sys.argv[1])
+    with _folder(sys.argv[2:]) as state:
+        _write_tiny_archive(state / "tiny", images)
+        write_archive(state / "drawn", TRAINING_IMAGES, seed=1)
+        paths = StackPaths(PROJECT, state, PROJECT / "dags", PROJECT / "plugins")
+        stack = EmbeddedStack(paths, tell=print)
+        audience = Audience(observer, show_outcome, print)
+        with Walkthrough(stack, audience, 300.0).begin() as session:
+            runs = _through(session, state)
+    print(f"\n{images} images, {os.cpu_count()} cores\n\n{_costs(runs, images)}\n")
+    print(_memory(runs))
+
+
+def _through(session: Session, state: Path) -> list[Measured]:
+    def measured(dag_id: str, **params: JsonValue) -> Measured:
+        with Memory() as memory:
+            outcome = session.trigger(dag_id, params)
+        return Measured(outcome, memory.peaks)
+
+    with session.archive(state / "drawn", state / "drawn.log"):
+        measured("ingest_isic", dataset="drawn", start_training=False)
+    small: dict[str, JsonValue] = {"image_size": "96x128", "epochs": 3, "networks": 1}
+    measured("train_model", dataset="drawn", model="scale", **small)
+    with session.archive(state / "tiny", state / "tiny.log"):
+        twice = [measured("ingest_isic", dataset="tiny", start_training=False) for _ in range(2)]
+    scored = measured("batch_inference", prefix="raw/tiny/images/", model="scale/champion")
+    return [*twice, scored]
+
+
+def _write_tiny_archive(folder: Path, images: int) -> None:
+    """Write images of random pixels, so that no two are alike."""
+    (folder / "licenses").mkdir(parents=True, exist_ok=True)
+    plan = plan_archive(images, seed=1)
+    random, text = np.random.default_rng(0), io.StringIO(newline="")
+    rows = csv.DictWriter(text, COLUMNS)
+    rows.writeheader()
+    for image in tracked(plan, logger, "images written", images):
+        pixels = random.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+        _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 50])
+        (folder / image.filename).write_bytes(jpeg.tobytes())
+        rows.writerow({**metadata_row(image), "pixels_x": WIDTH, "pixels_y": HEIGHT})
+    (folder / "attribution.txt").write_text(ATTRIBUTION)
+    (folder / "licenses" / f"{LICENSE}.txt").write_text(LICENSE_TEXT)
+    (folder / METADATA_FILE).write_bytes(text.getvalue().encode())
+
+
+def _costs(runs: list[Measured], images: int) -> str:
+    """Return a table: the seconds of workers that each step took, for an image."""
+    lines = ["| run | step | tasks | seconds | ms an image |", "|---|---|---|---|---|"]
+    for outcome in (run.outcome for run in runs):
+        seconds: dict[str, list[float]] = defaultdict(list)
+        for task in outcome.tasks:
+            seconds[task.task_id].append(task.duration or 0.0)
+        each = f"{1000 * outcome.seconds / images:.2f}"
+        lines.append(f"| {outcome.dag_id} | the whole run | | {outcome.seconds:.0f} | {each} |")
+        lines += [
+            f"| | {step} | {len(spent)} | {sum(spent):.0f} | {1000 * sum(spent) / images:.2f} |"
+            for step, spent in seconds.items()
+        ]
+    return "\n".join(lines)
+
+
+def _memory(runs: list[Measured]) -> str:
+    """Return a table of the largest processes."""
+    kinds = sorted({kind for run in runs for kind in run.peaks})
+    lines = [f"| peak MB | {' | '.join(kinds)} |", "|---|" + "---|" * len(kinds)]
+    for run in runs:
+        cells = " | ".join(f"{run.peaks.get(kind, 0):.0f}" for kind in kinds)
+        lines.append(f"| {run.outcome.dag_id} | {cells} |")
+    return "\n".join(lines)
+
+
+@contextmanager
+def _folder(arguments: list[str]) -> Iterator[Path]:
+    if arguments:
+        yield Path(arguments[0]).resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="dermascan-scale-") as name:
+        yield Path(name)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logger.setLevel(logging.INFO)
+    main()
