@@ -204,6 +204,7 @@ def test_preprocessing_at_once_leaves_what_it_leaves_in_turn(store, tmp_path, mo
 class StandInScorer:
     """Stands in for a loaded model, since TensorFlow takes ten seconds to import."""
 
+    runtime = "a stand-in 1.0"
     metadata = SimpleNamespace(preprocessing=Preprocessing(ImageSize(16, 16)), threshold=0.3)
 
     def score(self, images: np.ndarray) -> Scores:

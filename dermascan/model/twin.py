@@ -1,7 +1,7 @@
 """The twin of a SavedModel for ONNX Runtime, which scores without TensorFlow.
 
 It lies beside the SavedModel under `onnx/`: a graph for each signature, and `twin.json`, which
-names the SavedModel that it was made of and by how much the two differed when they were compared.
+names the training that it belongs to and by how much the two differed when they were compared.
 The SavedModel stays the contract: whoever cannot use the twin uses that.
 """
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dermascan.cores import usable_cores
 from dermascan.errors import IntegrityError, NotFoundError
-from dermascan.fingerprint import canonical_json, sha256_hex
+from dermascan.fingerprint import sha256_hex
 from dermascan.model.golden import require_golden
 from dermascan.model.metadata import ModelMetadata, read_metadata
 from dermascan.model.scorer import Arrays, Scorer
@@ -61,7 +61,7 @@ class TwinRecord(BaseModel):
         format: version of this record.
         runtime: what the twin was compared in.
         opset: of the operators that it is written in.
-        savedmodel: SHA-256 over the files of the SavedModel that it was made of.
+        training: fingerprint of the training whose SavedModel it was made of.
         files: SHA-256 of each graph by signature.
         differences: what the comparison found.
     """
@@ -71,7 +71,7 @@ class TwinRecord(BaseModel):
     format: Literal[1] = 1
     runtime: str
     opset: int
-    savedmodel: str
+    training: str
     files: dict[str, str] = Field(min_length=1)
     differences: Differences
 
@@ -140,13 +140,6 @@ def has_twin(folder: Path) -> bool:
     return (folder / TWIN_FOLDER / RECORD_FILE).is_file()
 
 
-def savedmodel_digest(folder: Path) -> str:
-    """Return a SHA-256 over the graph and the weights of the SavedModel in a folder."""
-    paths = [folder / "saved_model.pb", *sorted((folder / "variables").glob("*"))]
-    digests = {path.name: sha256_hex(path.read_bytes()) for path in paths if path.is_file()}
-    return sha256_hex(canonical_json(digests))
-
-
 def graph_path(folder: Path, signature: str) -> Path:
     """Return where the graph of a signature lies."""
     return folder / TWIN_FOLDER / f"{signature}.onnx"
@@ -173,14 +166,14 @@ def load_twin(folder: Path) -> OnnxScorer:
 
     Raises:
         NotFoundError: the model has no twin, or ONNX Runtime is not installed.
-        IntegrityError: the twin is damaged, belongs to another SavedModel, cannot be run by the
-            installed ONNX Runtime, or scores differently here.
+        IntegrityError: the twin is damaged, belongs to another training, cannot be run by the installed
+            ONNX Runtime, or scores differently here.
     """
-    record = read_record(folder)
-    if record.savedmodel != savedmodel_digest(folder):
-        raise IntegrityError("the twin for ONNX Runtime belongs to another SavedModel")
+    record, metadata = read_record(folder), read_metadata(folder)
+    if record.training != metadata.training_fingerprint:
+        raise IntegrityError(f"the twin for ONNX Runtime belongs to training {record.training}")
     graphs = {name: _read_graph(folder, name, digest) for name, digest in record.files.items()}
-    twin = OnnxScorer(read_metadata(folder), graphs)
+    twin = OnnxScorer(metadata, graphs)
     try:
         require_golden(folder, twin.score, "the twin for ONNX Runtime")
     except IntegrityError:

@@ -13,7 +13,7 @@ from dermascan.model.calibration import Calibration
 from dermascan.model.ensemble import TestTimeViews
 from dermascan.model.golden import write_golden
 from dermascan.model.loading import load_fastest
-from dermascan.model.metadata import ModelMetadata
+from dermascan.model.metadata import METADATA_FILE, ModelMetadata
 from dermascan.model.savedmodel import export, load_scorer
 from dermascan.model.twin import RECORD_FILE, TWIN_FOLDER, graph_path, load_twin, read_record
 from dermascan.model.twin_making import drop_unusable_twin, write_twin
@@ -136,9 +136,9 @@ def with_unknown_operators(folder):
     damage_record(folder, "serve_uint8", b"no graph at all")
 
 
-def with_other_savedmodel(folder):
-    path = next((folder / "variables").glob("*.index"))
-    path.with_name("another").write_bytes(path.read_bytes())
+def with_metadata_of_another_training(folder):
+    path = folder / METADATA_FILE
+    path.write_text(path.read_text().replace("t" * 24, "u" * 24))
 
 
 def with_record_of_a_later_release(folder):
@@ -164,7 +164,7 @@ def damage_record(folder, signature, graph):
         (without_twin, "has no twin"),
         (with_damaged_graph, "is not the file"),
         (with_unknown_operators, "cannot run the twin"),
-        (with_other_savedmodel, "another SavedModel"),
+        (with_metadata_of_another_training, "belongs to training ttt"),
         (with_record_of_a_later_release, "cannot be read"),
         (with_other_golden_scores, "scores its golden images differently"),
     ],
