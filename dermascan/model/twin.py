@@ -166,8 +166,8 @@ def load_twin(folder: Path) -> OnnxScorer:
 
     Raises:
         NotFoundError: the model has no twin, or ONNX Runtime is not installed.
-        IntegrityError: the twin is damaged, belongs to another training, cannot be run by the installed
-            ONNX Runtime, or scores differently here.
+        IntegrityError: the twin is damaged, belongs to another training, cannot be run by
+            the installed ONNX Runtime, or scores differently here.
     """
     record, metadata = read_record(folder), read_metadata(folder)
     if record.training != metadata.training_fingerprint:
