@@ -6,12 +6,17 @@ which heavy packages it imported, its seconds and its highest memory in MB.
 
 import importlib
 import json
-import resource
 import sys
 import time
 from pathlib import Path
 
 HEAVY = ("great_expectations", "keras", "matplotlib", "mlflow", "onnxruntime", "tensorflow")
+
+
+def highest_megabytes() -> int:
+    """Return the most that this process held; `getrusage` counts its parent's memory too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
 
 
 def main() -> None:
@@ -26,7 +31,7 @@ def main() -> None:
         "result": result,
         "imported": [name for name in HEAVY if name in sys.modules],
         "seconds": time.process_time() - started,
-        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "megabytes": highest_megabytes(),
     }
     print(json.dumps(answer))  # noqa: T201  # read by the test
 
