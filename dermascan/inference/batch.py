@@ -28,6 +28,7 @@ from dermascan.imaging import Preprocessing
 from dermascan.inference.index import finished_time, index_predictions
 from dermascan.inference.pictures import Picture, Pictures
 from dermascan.inference.scoring import (
+    BATCH,
     EXTENDED_SCHEMA,
     PREDICTIONS_SCHEMA,
     QUALITY_SCHEMA,
@@ -241,7 +242,7 @@ def score_objects(
 def _tables(images: Store, objects: list[ObjectInfo], scoring: Scoring) -> Iterator[pd.DataFrame]:
     progress = Progress(logger, "images", len(objects))
     reader = _Reader(images, scoring.scorer.metadata.preprocessing)
-    for table in scoring.tables(concurrently(reader.read, objects, READERS)):
+    for table in scoring.tables(concurrently(reader.read, objects, READERS, ahead=BATCH)):
         yield table
         progress.advance(len(table))
 
