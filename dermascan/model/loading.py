@@ -23,7 +23,8 @@ def load_fastest(folder: Path) -> Scorer:
     try:
         return load_twin(folder)
     except DermaScanError as error:
-        logger.warning("TensorFlow scores, which is slower and takes more memory: %s", error)
+        reason = str(error)  # who keeps the record of an error keeps its callers and their model
+    logger.warning("TensorFlow scores, which is slower and takes more memory: %s", reason)
     from dermascan.model.savedmodel import load_scorer  # noqa: PLC0415  # keeps it out of the way
 
     return load_scorer(folder)
