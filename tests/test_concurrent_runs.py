@@ -58,7 +58,7 @@ def standing_clock(monkeypatch):
     monkeypatch.setattr(dermascan.inference.index, "datetime", Clock)
 
 
-def in_order(function, items, concurrency=1):
+def in_order(function, items, concurrency=1, ahead=0):
     return map(function, items)
 
 
