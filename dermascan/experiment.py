@@ -31,6 +31,7 @@ from dermascan.learning.training import (
 )
 from dermascan.model.golden import GOLDEN_FILE, require_golden, write_golden
 from dermascan.model.savedmodel import Scorer, load_scorer
+from dermascan.model.twin_making import drop_unusable_twin
 from dermascan.model_mirror import mirror_champion
 from dermascan.registry import (
     Champion,
@@ -333,6 +334,7 @@ def _publish(
         if not (folder / GOLDEN_FILE).exists():  # exported before there were golden images
             scorer = load(folder)
             write_golden(folder, scorer.metadata.preprocessing.image_size, scorer.score)
+        drop_unusable_twin(folder)
         for key in (keys.evaluation, candidacy.gate, candidacy.report):
             (folder / Path(key).name).write_bytes(store.get(key))
         if (reference := store.get_if_present(keys.reference)) is not None:

@@ -510,7 +510,7 @@ def _check(promised: str | None, sha256: str) -> None:
 
 
 def concurrently(
-    function: Callable[[T], R], items: Iterable[T], concurrency: int = CONCURRENCY
+    function: Callable[[T], R], items: Iterable[T], concurrency: int = CONCURRENCY, ahead: int = 0
 ) -> Iterator[R]:
     """Apply a blocking function with threads, in order, holding at most a window in memory.
 
@@ -518,10 +518,13 @@ def concurrently(
         function: called once for each item.
         items: consumed only as fast as results are taken.
         concurrency: how many calls are under way at once.
+        ahead: how many results may wait to be taken, beside them.
     """
     iterator = iter(items)
     with ThreadPoolExecutor(concurrency) as pool:
-        window: list[Future[R]] = [pool.submit(function, x) for x in islice(iterator, concurrency)]
+        window: list[Future[R]] = [
+            pool.submit(function, x) for x in islice(iterator, concurrency + ahead)
+        ]
         while window:
             result = window.pop(0).result()
             window.extend(pool.submit(function, x) for x in islice(iterator, 1))

@@ -58,7 +58,7 @@ def standing_clock(monkeypatch):
     monkeypatch.setattr(dermascan.inference.index, "datetime", Clock)
 
 
-def in_order(function, items, concurrency=1):
+def in_order(function, items, concurrency=1, ahead=0):
     return map(function, items)
 
 
@@ -204,6 +204,7 @@ def test_preprocessing_at_once_leaves_what_it_leaves_in_turn(store, tmp_path, mo
 class StandInScorer:
     """Stands in for a loaded model, since TensorFlow takes ten seconds to import."""
 
+    runtime = "a stand-in 1.0"
     metadata = SimpleNamespace(preprocessing=Preprocessing(ImageSize(16, 16)), threshold=0.3)
 
     def score(self, images: np.ndarray) -> Scores:

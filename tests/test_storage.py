@@ -1,4 +1,5 @@
 import hashlib
+import threading
 
 import obstore
 import pytest
@@ -128,6 +129,21 @@ def test_concurrently_keeps_order_and_reads_ahead_only_a_window():
     results = concurrently(lambda x: x * 2, source(), concurrency=4)
     assert [next(results) for _ in range(3)] == [0, 2, 4]
     assert len(taken) < 12
+
+
+def test_concurrently_with_results_ahead_works_on_while_nobody_takes_them():
+    done = threading.Semaphore(0)
+
+    def work(number: int) -> int:
+        done.release()
+        return number
+
+    results = concurrently(work, range(20), concurrency=2, ahead=6)
+    next(results)
+
+    assert all(done.acquire(timeout=5) for _ in range(9)), "the first, 2 and 6 ahead"
+    assert not done.acquire(timeout=0.2)
+    assert list(results) == list(range(1, 20))
 
 
 @pytest.mark.parametrize(

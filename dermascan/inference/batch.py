@@ -28,6 +28,7 @@ from dermascan.imaging import Preprocessing
 from dermascan.inference.index import finished_time, index_predictions
 from dermascan.inference.pictures import Picture, Pictures
 from dermascan.inference.scoring import (
+    BATCH,
     EXTENDED_SCHEMA,
     PREDICTIONS_SCHEMA,
     QUALITY_SCHEMA,
@@ -38,6 +39,7 @@ from dermascan.inference.scoring import (
     write_predictions,
 )
 from dermascan.layout import is_ready_marker, part, prediction_staging, predictions
+from dermascan.model.loading import load_fastest
 from dermascan.model.metadata import METADATA_FILE
 from dermascan.progress import Progress
 from dermascan.registry import ModelReference, fetch_version, resolve_version
@@ -46,7 +48,7 @@ from dermascan.storage import ObjectInfo, S3Address, Store, concurrently
 from dermascan.versions import read_file
 
 if TYPE_CHECKING:
-    from dermascan.model.savedmodel import Scorer
+    from dermascan.model.scorer import Scorer
 
 __all__ = [
     "PREDICTIONS_SCHEMA",
@@ -67,6 +69,7 @@ STEP_VERSION = 1
 READERS = 8
 # Images that a report shows; a shard may hold all of them.
 PICTURED = 200
+RUNTIME = b"dermascan.runtime"  # key of a Parquet file's metadata
 
 
 @dataclass(frozen=True)
@@ -182,21 +185,19 @@ def predict(store: Store, plan: BatchPlan, shard: int) -> bool:
     objects = [ObjectInfo(**json.loads(line)) for line in body.splitlines()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scores.parquet"
-        table = _scored_shard(store, plan, objects, Path(folder))
-        write_predictions(path, [table], EXTENDED_SCHEMA)
+        table, runtime = _scored_shard(store, plan, objects, Path(folder))
+        write_predictions(path, [table], EXTENDED_SCHEMA.with_metadata({RUNTIME: runtime}))
         store.put_file(scores_key, path)
     return True
 
 
 def _scored_shard(
     store: Store, plan: BatchPlan, objects: list[ObjectInfo], folder: Path
-) -> pd.DataFrame:
-    """Score a shard and draw those of its images that the report may show."""
-    from dermascan.model.savedmodel import load_scorer  # noqa: PLC0415  # TensorFlow takes 10 s to import
-
+) -> tuple[pd.DataFrame, str]:
+    """Score a shard, draw those of its images that the report may show, and name the runtime."""
     files = fetch_version(store, plan.model, plan.version, folder)
     pictures = Pictures(PICTURED)
-    scoring = Scoring(load_scorer(files), plan.version, read_reference(files), pictures)
+    scoring = Scoring(load_fastest(files), plan.version, read_reference(files), pictures)
     tables = _tables(store.in_bucket(plan.bucket), objects, scoring)
     table = pd.concat(tables, ignore_index=True)
     drawn = pictures.drawn(scoring.scorer)
@@ -205,9 +206,10 @@ def _scored_shard(
         "picture": [picture and picture.jpeg for picture in found],
         "overlay": [picture and picture.overlay for picture in found],
     }
-    return table.assign(
-        **{name: pd.Series(values, dtype=object) for name, values in pictures_by_column.items()}
-    )
+    drawings = {
+        name: pd.Series(values, dtype=object) for name, values in pictures_by_column.items()
+    }
+    return table.assign(**drawings), scoring.scorer.runtime
 
 
 def _require_finished(store: Store, plan: BatchPlan) -> None:
@@ -240,7 +242,7 @@ def score_objects(
 def _tables(images: Store, objects: list[ObjectInfo], scoring: Scoring) -> Iterator[pd.DataFrame]:
     progress = Progress(logger, "images", len(objects))
     reader = _Reader(images, scoring.scorer.metadata.preprocessing)
-    for table in scoring.tables(concurrently(reader.read, objects, READERS)):
+    for table in scoring.tables(concurrently(reader.read, objects, READERS, ahead=BATCH)):
         yield table
         progress.advance(len(table))
 
@@ -331,16 +333,19 @@ class _Merged:
         features: float32 (N, features) of the scored images, for `dermascan.drift`; None if the
             model version has no reference.
         pictures: of the images of highest risk in each shard.
+        runtime: what computed the scores, empty if not recorded.
     """
 
     table: pd.DataFrame
     features: NDArray[np.float32] | None
     pictures: dict[str, Picture]
+    runtime: str = ""
 
 
 def _merge(store: Store, plan: BatchPlan, folder: Path) -> _Merged:
     shards = [_read_shard(store, plan, shard) for shard in range(plan.shards)]
-    table = pa.concat_tables(shards)
+    runtime = ", ".join(sorted({_runtime(shard) for shard in shards} - {""}))
+    table = pa.concat_tables(shards).replace_schema_metadata({RUNTIME: runtime})
     if table.num_rows != plan.objects:
         raise InputError(
             f"{table.num_rows} rows for {plan.objects} objects: clear the predict tasks"
@@ -349,15 +354,20 @@ def _merge(store: Store, plan: BatchPlan, folder: Path) -> _Merged:
     pq.write_table(predictions, folder / "predictions.parquet", compression="zstd")
     pyarrow.csv.write_csv(predictions, folder / "predictions.csv")
     if "warnings" not in table.column_names:  # staged by an earlier release
-        return _Merged(predictions.to_pandas(), None, {})
+        return _Merged(predictions.to_pandas(), None, {}, runtime)
     quality = table.select(QUALITY_SCHEMA.names)
     pq.write_table(quality, folder / "quality.parquet", compression="zstd")
     shown = [*PREDICTIONS_SCHEMA.names, *QUALITY_SCHEMA.names[1:]]
-    return _Merged(table.select(shown).to_pandas(), _features(table), _pictures(table))
+    return _Merged(table.select(shown).to_pandas(), _features(table), _pictures(table), runtime)
 
 
 def _read_shard(store: Store, plan: BatchPlan, shard: int) -> pa.Table:
     return pq.read_table(io.BytesIO(store.get(plan.staged("scores", shard, ".parquet"))))
+
+
+def _runtime(shard: pa.Table) -> str:
+    found: bytes = (shard.schema.metadata or {}).get(RUNTIME, b"")
+    return found.decode()
 
 
 def _features(table: pa.Table) -> NDArray[np.float32] | None:
@@ -391,6 +401,7 @@ def _report(
             ("Images", plan.prefix),
             ("Run", plan.run),
             ("Model", f"{plan.model} version {plan.version}"),
+            *([("Runtime", merged.runtime)] if merged.runtime else []),
             ("Results", store.address(plan.output)),
         ),
     )

@@ -21,12 +21,13 @@ from dermascan.inference.scoring import (
     Scoring,
     examine,
 )
+from dermascan.model.loading import load_fastest
 from dermascan.storage import S3Address, Store
 from dermascan.taxonomy import LESION_CLASSES
 
 if TYPE_CHECKING:
     from dermascan.inference.local_model import LocalModel
-    from dermascan.model.savedmodel import Scorer
+    from dermascan.model.scorer import Scorer
 
 S3_SCHEME = "s3://"
 
@@ -117,9 +118,7 @@ def predict_sources(found: Iterable[Source], model: "LocalModel", pictured: int 
         model: the model.
         pictured: how many of the highest risks to keep for a picture.
     """
-    from dermascan.model.savedmodel import load_scorer  # noqa: PLC0415  # TensorFlow takes 10 s to import
-
-    scorer, pictures = load_scorer(model.folder), Pictures(pictured)
+    scorer, pictures = load_fastest(model.folder), Pictures(pictured)
     scoring = Scoring(scorer, model.version, pictures=pictures)
     examined = (_examined(source, scorer.metadata.preprocessing) for source in found)
     table = pd.concat(scoring.tables(examined), ignore_index=True)

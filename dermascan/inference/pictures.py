@@ -12,7 +12,7 @@ from dermascan.evaluation.explanation import overlays
 from dermascan.imaging import small_jpeg
 
 if TYPE_CHECKING:
-    from dermascan.model.savedmodel import Scorer
+    from dermascan.model.scorer import Scorer
 
 PICTURE_SIDE = 192
 

@@ -21,7 +21,7 @@ from dermascan.quality import ImageFacts, measure, quality_warnings
 from dermascan.taxonomy import LESION_CLASSES
 
 if TYPE_CHECKING:
-    from dermascan.model.savedmodel import Scorer
+    from dermascan.model.scorer import Scorer
 
 BATCH = 32
 ISIC_ID = re.compile(r"ISIC_\d{7}(?!\d)")

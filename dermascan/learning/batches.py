@@ -44,6 +44,12 @@ def ordered_batches(shards: Shards) -> "tf.data.Dataset":
     return examples.batch(shards.batch_size).prefetch(2)
 
 
+def first_images(shards: Shards, most: int) -> NDArray[np.uint8]:
+    """Return the images that come first in file order, `most` of them or all: (N, H, W, 3) RGB."""
+    examples = ordered_batches(shards).unbatch().take(most)
+    return np.stack([image for image, _ in examples.as_numpy_iterator()])
+
+
 def training_batches(
     shards: Shards, augmentation: Augmentation | None, seed: int, epoch: int, *, drop_last: bool
 ) -> "tf.data.Dataset":

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from dermascan.errors import InputError
 from dermascan.fingerprint import Plain, canonical_json, fingerprint
 from dermascan.imaging import Preprocessing
-from dermascan.learning.batches import Shards
+from dermascan.learning.batches import Shards, first_images
 from dermascan.learning.checkpoints import Checkpoints
 from dermascan.learning.fitting import (
     EpochRecord,
@@ -41,6 +41,7 @@ from dermascan.model.calibration import (
 )
 from dermascan.model.ensemble import averaged_logits
 from dermascan.model.savedmodel import ModelMetadata, export
+from dermascan.model.twin_making import add_twin
 from dermascan.storage import Store, concurrently
 from dermascan.taxonomy import LESION_CLASSES
 from dermascan.tracking import Tracker
@@ -61,6 +62,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 RECIPE_VERSION = 2  # raise when equal settings no longer give an equal model
+_COMPARED_IMAGES = 64  # by which the model's twin must agree with it, beside the golden ones
 _SMALLEST = 1e-12  # a probability whose logarithm is still a number
 
 
@@ -159,9 +161,9 @@ def train(  # noqa: PLR0913  # four things a training is made of, and two for it
 ) -> TrainingSummary:
     """Train, calibrate and export; go on from the last epoch if there was an attempt before.
 
-    Leaves `checkpoints/`, `model/` (SavedModel with `metadata.json`), `history.json` and, last,
-    `DONE.json` under the prefix. If that is there already nothing is done, and TensorFlow is not
-    even imported.
+    Leaves `checkpoints/`, `model/` (SavedModel with `metadata.json` and, if it agrees on validation
+    images, a twin for ONNX Runtime), `history.json` and, last, `DONE.json` under the prefix. If
+    that is there already nothing is done, and TensorFlow is not even imported.
 
     Args:
         store: bucket of shards and results.
@@ -291,6 +293,7 @@ class _Run:
         metadata = self._metadata(calibration, point)
         folder = self._folder / "model"
         export(networks, metadata, folder)
+        add_twin(folder, first_images(self._val_shards, _COMPARED_IMAGES))
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             self._store.put_file(f"{self._model_prefix}{path.relative_to(folder)}", path)
 

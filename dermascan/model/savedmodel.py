@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +13,7 @@ from dermascan.errors import InputError, IntegrityError, NotFoundError
 from dermascan.model.ensemble import activation_model, averaged_outputs, image_size_of
 from dermascan.model.golden import write_golden
 from dermascan.model.metadata import METADATA_FILE, ModelMetadata, read_metadata
+from dermascan.model.scorer import SCORING_BATCH, Arrays, Scorer, Scores
 from dermascan.model.serving_graph import calibrated, fitted
 from dermascan.model.signatures import (
     EXPLAIN_SIGNATURE,
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METADATA_FILE",
+    "SCORING_BATCH",
     "ModelMetadata",
+    "SavedModelScorer",
     "Scorer",
     "Scores",
     "export",
@@ -37,96 +39,30 @@ __all__ = [
     "read_metadata",
 ]
 
-SCORING_BATCH = 32
 _REPORTED_PACKAGES = ("dermascan", "tensorflow", "keras", "numpy", "opencv-python-headless")
 
-_Arrays = dict[str, NDArray[np.float32]]
 
-
-@dataclass(frozen=True)
-class Scores:
-    """What a model says of N images.
-
-    Attributes:
-        probabilities: float32 (N, 7), rows add up to 1, columns as `LESION_CLASSES`.
-        p_malignant: float32 (N,), 0..1.
-        embedding: float32 (N, D), the features before the classifier.
-    """
-
-    probabilities: NDArray[np.float32]
-    p_malignant: NDArray[np.float32]
-    embedding: NDArray[np.float32]
-
-
-class Scorer:
-    """A loaded model; made by `load_scorer`."""
+class SavedModelScorer(Scorer):
+    """A SavedModel in TensorFlow; made by `load_scorer`."""
 
     def __init__(self, loaded: object, metadata: ModelMetadata) -> None:
-        self.metadata = metadata
+        super().__init__(metadata, f"TensorFlow {version('tensorflow')}")
         self._loaded = loaded  # a signature does not keep its model's variables alive
         self._signatures = cast("Any", loaded).signatures
-        self._score = self._signatures[UINT8_SIGNATURE]
 
-    def score(self, images: NDArray[np.uint8], batch_size: int = SCORING_BATCH) -> Scores:
-        """Score images, some at a time.
+    def offers(self, signature: str) -> bool:
+        """Tell whether the model has a signature."""
+        return signature in self._signatures
 
-        Args:
-            images: uint8 (N, H, W, 3) RGB, 0..255, from `dermascan.imaging.prepare` with
-                `metadata.preprocessing`; N may be 0.
-            batch_size: how many go through the model together.
+    def signature(self, name: str) -> Any:
+        """Return a signature, to be called with `images`."""
+        return self._signatures[name]
 
-        Returns:
-            One row for each image, in order; the same whatever the batch size, to 1e-6.
-
-        Raises:
-            InputError: the array has another type or shape.
-        """
-        outputs = self._batched(self._score, images, batch_size)
-        return Scores(outputs["probabilities"], outputs["p_malignant"], outputs["embedding"])
-
-    def explain(
-        self, images: NDArray[np.uint8], batch_size: int = SCORING_BATCH
-    ) -> NDArray[np.float32]:
-        """Show where in each image the evidence for each class lies.
-
-        Args:
-            images: as for `score`.
-            batch_size: how many go through the model together.
-
-        Returns:
-            float32 (N, h, w, 7), coarser than the image: class activation maps, see
-            `dermascan.model.ensemble.activation_model`; 0 speaks neither for nor against a class.
-
-        Raises:
-            InputError: the array has another type or shape, or the model was exported before
-                there were explanations.
-        """
-        if EXPLAIN_SIGNATURE not in self._signatures:
-            message = "the model cannot explain: it is of format 1; train it anew"
-            raise InputError(message)
-        return self._batched(self._signatures[EXPLAIN_SIGNATURE], images, batch_size)["activation"]
-
-    def _batched(self, signature: Any, images: NDArray[np.uint8], batch_size: int) -> _Arrays:
-        self._check(images)
-        if not len(images):  # TensorFlow's convolutions refuse an empty batch
-            one = _called(signature, np.zeros((1, *images.shape[1:]), np.uint8))
-            return {name: values[:0] for name, values in one.items()}
-        starts = range(0, len(images), batch_size)
-        parts = [_called(signature, images[start : start + batch_size]) for start in starts]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _check(self, images: NDArray[np.uint8]) -> None:
-        size = self.metadata.preprocessing.image_size
-        wanted = (size.height, size.width, 3)
-        if images.dtype != np.uint8 or images.shape[1:] != wanted:
-            message = (
-                f"the model takes uint8 images (N, {size.height}, {size.width}, 3), "
-                f"not {images.dtype} {images.shape}: prepare them with its preprocessing"
-            )
-            raise InputError(message)
+    def _batches(self, signature: str, batches: list[NDArray[np.uint8]]) -> list[Arrays]:
+        return [_called(self._signatures[signature], images) for images in batches]
 
 
-def _called(signature: Any, images: NDArray[np.uint8]) -> _Arrays:
+def _called(signature: Any, images: NDArray[np.uint8]) -> Arrays:
     import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
     outputs = signature(images=tf.constant(images, tf.uint8))
@@ -232,8 +168,8 @@ def _agreed_size(networks: "Sequence[keras.Model]", metadata: ModelMetadata) -> 
     return size
 
 
-def load_scorer(folder: Path) -> Scorer:
-    """Load an exported model.
+def load_scorer(folder: Path) -> SavedModelScorer:
+    """Load an exported model into TensorFlow.
 
     Args:
         folder: holds `saved_model.pb` and `metadata.json`.
@@ -248,7 +184,7 @@ def load_scorer(folder: Path) -> Scorer:
     import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
     try:
-        return Scorer(tf.saved_model.load(str(folder)), metadata)
+        return SavedModelScorer(tf.saved_model.load(str(folder)), metadata)
     except (tf.errors.OpError, OSError, KeyError) as error:
         raise IntegrityError(f"the SavedModel in {folder} cannot be read: {error}") from error
 

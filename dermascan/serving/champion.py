@@ -17,8 +17,9 @@ from dermascan.errors import DermaScanError
 from dermascan.evaluation import Evaluation
 from dermascan.imaging import Preprocessing
 from dermascan.model.golden import GOLDEN_FILE, draw_images, require_golden
+from dermascan.model.loading import load_fastest
 from dermascan.model.metadata import ModelMetadata
-from dermascan.model.savedmodel import Scorer, load_scorer
+from dermascan.model.scorer import Scorer
 from dermascan.model.signatures import EXPLAIN_SIGNATURE
 from dermascan.registry import Champion, champion, fetch_version
 from dermascan.serving.limits import ServingLimits
@@ -92,7 +93,7 @@ class ChampionKeeper:
         limits: ServingLimits,
         metrics: Metrics,
         *,
-        load: Callable[[Path], Scorer] = load_scorer,
+        load: Callable[[Path], Scorer] = load_fastest,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model = model

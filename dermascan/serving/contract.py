@@ -107,6 +107,7 @@ class CurrentModel(_Frozen):
         description="Specificity on validation images that the threshold was chosen for."
     )
     image_size: PixelSize
+    runtime: str = Field(description="What computes the scores, with its version.")
     metrics: dict[str, float] | None = Field(
         description="Figures of held-out images; null if the version has none."
     )

@@ -41,6 +41,7 @@ def described(served: ServedModel) -> CurrentModel:
         threshold_choice=metadata.threshold_choice,
         operating_specificity=_operating_specificity(served.evaluation, metadata.threshold),
         image_size=PixelSize(height=size.height, width=size.width),
+        runtime=served.scorer.runtime,
         metrics=_figures(served.evaluation),
     )
 

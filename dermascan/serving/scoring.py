@@ -1,6 +1,6 @@
 """One thread that runs the model, and the bounded queue in front of it.
 
-TensorFlow takes all cores for one batch, so a second thread would only make both slower. Images of
+A batch takes all cores, so a second thread would only make both slower. Images of
 requests that wait together go through the model together, up to `batch` of them, as long as they
 are for the same model; none waits for others to come. A request's images are never divided between
 two models.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dermascan.serving.problems import BusyError
 
 if TYPE_CHECKING:
-    from dermascan.model.savedmodel import Scorer, Scores
+    from dermascan.model.scorer import Scorer, Scores
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import uvicorn
 
-from dermascan.model.savedmodel import Scorer, load_scorer
+from dermascan.model.loading import load_fastest
+from dermascan.model.scorer import Scorer
+from dermascan.model.twin import has_twin
 from dermascan.serving.app import create_app
 from dermascan.serving.champion import ChampionKeeper
 from dermascan.serving.guard import ApiKey
@@ -68,24 +70,24 @@ def serve(
 
 
 class Loading:
-    """Loads models; before the first, puts TensorFlow itself aside for the garbage collector.
+    """Loads models; puts TensorFlow itself aside for the garbage collector if it is needed.
 
     Looking through its half a million objects takes 0.3 s, in which no request is answered, each
-    time that an old model is let go.
+    time that an old model is let go. A model with a twin for ONNX Runtime needs no TensorFlow.
     """
 
     def __init__(self) -> None:
-        self._is_first = True
+        self._is_aside = False
 
     def __call__(self, folder: Path) -> Scorer:
         """Load a model from its folder."""
-        if self._is_first:
+        if not self._is_aside and not has_twin(folder):
             import tensorflow  # noqa: F401, ICN001, PLC0415  # takes 10 s to import
 
             gc.collect()
             gc.freeze()
-            self._is_first = False
-        return load_scorer(folder)
+            self._is_aside = True
+        return load_fastest(folder)
 
 
 def server_options(proxies: str | None) -> dict[str, Any]:

@@ -47,6 +47,7 @@ METADATA = ModelMetadata(
 class StandInScorer:
     """Stands in for a loaded model, since TensorFlow takes ten seconds to import."""
 
+    runtime = "a stand-in 1.0"
     metadata = SimpleNamespace(preprocessing=Preprocessing(ImageSize(48, 64)), threshold=0.3)
 
     def score(self, images: np.ndarray) -> Scores:
@@ -176,6 +177,14 @@ def test_summarise_when_images_were_measured_leaves_their_quality_beside_the_pre
     assert (row["width"], row["height"], row["format"]) == (facts.width, facts.height, "JPEG")
     assert row["sharpness"] == facts.sharpness
     assert row["warnings"].split() == [warning.code for warning in quality_warnings(facts)]
+
+
+def test_report_and_table_name_the_runtime(store: Store, scored: BatchPlan):
+    summarise(store, scored)
+
+    assert "a stand-in 1.0" in store.get(f"{scored.output}report.html").decode()
+    table = pq.read_table(io.BytesIO(store.get(f"{scored.output}predictions.parquet")))
+    assert table.schema.metadata[b"dermascan.runtime"] == b"a stand-in 1.0"
 
 
 def test_summarise_when_an_earlier_release_staged_the_scores_reports_without_measures(

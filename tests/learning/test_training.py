@@ -19,7 +19,9 @@ from dermascan.learning.training import (
     train,
     training_fingerprint,
 )
+from dermascan.model.loading import load_fastest
 from dermascan.model.savedmodel import load_scorer
+from dermascan.model.twin import read_record
 from dermascan.records import Record, write_records
 
 SIZE = ImageSize(16, 24)
@@ -161,11 +163,14 @@ def test_train_leaves_a_model_that_has_learned_and_says_everything(store, data, 
 
     summary = train(store, CONFIG, data, "t/", tracker=tracker)
 
-    scorer = load_scorer(fetch_model(store, summary, tmp_path))
+    folder = fetch_model(store, summary, tmp_path)
+    scorer = load_scorer(folder)
     random = np.random.default_rng(9)
     red, blue = (scorer.score(coloured(label, 20, random)).p_malignant for label in (4, 5))
     assert red.min() >= scorer.metadata.threshold > blue.max()
     assert scorer.metadata.threshold == summary.threshold
+    assert read_record(folder).differences.real_images == 18  # all validation images
+    assert load_fastest(folder).runtime.startswith("ONNX Runtime")
     assert scorer.metadata.temperature == summary.temperature
     assert scorer.metadata.training_fingerprint == summary.fingerprint
     assert scorer.metadata.licences == {"training data": "CC-0"}

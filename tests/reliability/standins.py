@@ -11,6 +11,7 @@ from dermascan.model.savedmodel import Scores
 class StandInScorer:
     """Stands in for a loaded model, since TensorFlow takes ten seconds to import."""
 
+    runtime = "a stand-in 1.0"
     metadata = SimpleNamespace(preprocessing=Preprocessing(ImageSize(48, 64)), threshold=0.5)
 
     def score(self, images: np.ndarray) -> Scores:

@@ -21,7 +21,15 @@ from typing import Any
 
 DAGS = Path(__file__).parents[2] / "dags"
 PLUGINS = DAGS.with_name("plugins")
-HEAVY = ("great_expectations", "keras", "matplotlib.figure", "pyarrow.dataset", "tensorflow")
+HEAVY = (
+    "great_expectations",
+    "keras",
+    "matplotlib.figure",
+    "onnxruntime",
+    "pyarrow.dataset",
+    "tensorflow",
+    "tf2onnx.convert",
+)
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 

@@ -53,6 +53,8 @@ T = TypeVar("T")
 class StandInScorer:
     """Stands in for a loaded model; its scores tell its version, and depend on the image."""
 
+    runtime = "a stand-in 1.0"
+
     def __init__(self, folder: Path) -> None:
         self.metadata = read_metadata(folder)
         self.number = float((folder / "number").read_text())

@@ -153,6 +153,7 @@ def test_current_model_describes_the_version_that_answers(client):
     body = client.get("/v1/models/current").json()
 
     assert (body["name"], body["version"], body["published_by"]) == (MODEL, VERSION, "a test")
+    assert body["runtime"] == "a stand-in 1.0"
     assert body["image_size"] == {"height": 48, "width": 64}
     assert {found["code"] for found in body["classes"] if found["malignant"]} == {
         "akiec",

@@ -23,6 +23,7 @@ from dermascan.learning.network import NetworkSpec, build_network
 from dermascan.model.calibration import Calibration
 from dermascan.model.metadata import METADATA_FILE, ModelMetadata
 from dermascan.model.savedmodel import export, load_scorer
+from dermascan.model.twin_making import write_twin
 from dermascan.registry import Decision, promote, publish_version
 from dermascan.serving.app import create_app
 from dermascan.serving.champion import ChampionKeeper
@@ -157,6 +158,24 @@ def test_fifty_clients_during_a_change_of_champion_see_no_failure_and_no_mixture
         wanted = expected[body["model"]["version"]][chosen]
         np.testing.assert_allclose(risks, wanted, atol=TOLERANCE)
     assert seen == set(VERSIONS)
+
+
+def test_keeper_when_the_version_has_a_twin_serves_that_and_explains(store, prepared, tmp_path):
+    folder, model = tmp_path / "model", "with-a-twin"
+    export([build_network(SPEC, SIZE)], METADATA, folder)
+    write_twin(folder, prepared)
+    publish_version(store, model, VERSIONS[0], folder)
+    promote(store, model, VERSIONS[0], Decision("a test", "because"))
+    keeper = ChampionKeeper(store, model, GENEROUS, Metrics(), load=Loading())
+
+    keeper.poll()
+
+    scorer, original = keeper.served.scorer, load_scorer(folder)
+    assert scorer.runtime.startswith("ONNX Runtime")
+    for said in ("p_malignant", "probabilities"):
+        ours, theirs = (getattr(each.score(prepared), said) for each in (scorer, original))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(scorer.explain(prepared), original.explain(prepared), atol=1e-4)
 
 
 @pytest.mark.usefixtures("scorers")

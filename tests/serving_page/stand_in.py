@@ -66,6 +66,7 @@ def current_model() -> dict[str, Any]:
         "threshold_choice": "stand-in",
         "operating_specificity": 0.9,
         "image_size": {"height": SEEN[0], "width": SEEN[1]},
+        "runtime": "a stand-in 1.0",
         "metrics": {"images": 1502.0, "roc_auc": 0.953, "sensitivity": 0.871, "ece": 0.021},
         "disclaimer": dermascan.DISCLAIMER,
     }
