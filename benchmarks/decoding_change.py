@@ -59,12 +59,12 @@ def scores(scorer: Scorer, files: list[Path], decoding: Decoding) -> Floats:
     preprocessing: Preprocessing = replace(scorer.metadata.preprocessing, decoding=decoding)
     decoded = (decode_for(file.read_bytes(), preprocessing) for file in files)
     images = np.stack([prepare_decoded(each, preprocessing) for each in decoded])
-    return scorer.score(images).p_malignant
+    return scorer.score(images).p_malignant.astype(np.float64)
 
 
 def differences(truth: Floats, full: Floats, reduced: Floats) -> list[float]:
     random = np.random.default_rng(0)
-    found = []
+    found: list[float] = []
     while len(found) < RESAMPLINGS:
         drawn = random.integers(0, len(truth), len(truth))
         if 0 < truth[drawn].sum() < len(truth):

@@ -93,17 +93,17 @@ def tensorflow(height: int, width: int) -> Way:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
     def work(data: Any) -> Any:
         image = tf.io.decode_jpeg(data, channels=3)
         small = tf.image.resize(image, (height, width), method="area")
         return tf.cast(tf.round(small), tf.uint8)
 
-    return work
+    compiled: Way = tf.function(work, input_signature=[tf.TensorSpec([], tf.string)])
+    return compiled
 
 
 def turbo(height: int, width: int) -> Way:
-    import simplejpeg  # noqa: PLC0415  # only in its own process
+    import simplejpeg  # type: ignore[import-not-found]  # noqa: PLC0415  # the peers' environment
 
     def work(data: bytes) -> Any:
         image = simplejpeg.decode_jpeg(data, min_height=height, min_width=width, min_factor=1)
