@@ -22,6 +22,9 @@ lock:
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --no-emit-package zipfile-deflate64 --no-emit-index-url \
 	  --custom-compile-command "make lock" --quiet pyproject.toml --output-file requirements.txt
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	  --custom-compile-command "make lock" --quiet benchmarks/requirements.in \
+	  --output-file benchmarks/requirements.txt
 
 lint: environment
 	$(BIN)/ruff format --check .

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 
 import keras
@@ -55,8 +56,8 @@ def main() -> None:
     networks = [compiled(variant, size) for variant in VARIANTS]
     training, scoring = [], []
     for _ in range(1 + ROUNDS):  # the first compiles, and does not count
-        training.append([rate(lambda n=n: n.train_on_batch(images, labels)) for n in networks])
-        scoring.append([rate(lambda n=n: n.predict_on_batch(images)) for n in networks])
+        training.append([rate(partial(n.train_on_batch, images, labels)) for n in networks])
+        scoring.append([rate(partial(n.predict_on_batch, images)) for n in networks])
     print("| | training, images/s | scoring, images/s |\n|---|---|---|")
     for index, variant in enumerate(VARIANTS):
         cells = [spread([row[index] for row in rows[1:]]) for rows in (training, scoring)]

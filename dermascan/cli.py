@@ -9,6 +9,7 @@ from dermascan.commands import (
     ablate,
     acceptance,
     archive,
+    benchmark,
     demo,
     gc,
     models,
@@ -51,6 +52,7 @@ trigger.add_to(app)
 demo.add_to(app)
 ablate.add_to(app)
 acceptance.add_to(app)
+benchmark.add_to(app)
 gc.add_to(app)
 policy.add_to(app)
 serve.add_to(app)

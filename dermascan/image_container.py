@@ -9,7 +9,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dermascan.errors import PermanentError
 
@@ -158,15 +158,10 @@ _HUFFMAN_DCT_FRAMES = (0xC0, 0xC1, 0xC2)
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
-@dataclass(frozen=True)
-class _JpegSegment:
+class _JpegSegment(NamedTuple):
     marker: int
     payload: bytes  # without marker and length
-    entropy_coded: bytes  # what follows a start of scan, else empty
-
-    def encoded(self) -> bytes:
-        head = struct.pack(">BBH", 0xFF, self.marker, len(self.payload) + 2)
-        return head + self.payload + self.entropy_coded
+    encoded: memoryview  # all of it, and what follows a start of scan
 
     def is_frame(self) -> bool:
         return 0xC0 <= self.marker <= 0xCF and self.marker not in (_DHT, _JPG, _DAC)
@@ -180,7 +175,7 @@ class _JpegSegment:
 def _read_jpeg(data: bytes) -> EncodedImage:
     width = height = scans = 0
     exif = None
-    kept = [JPEG_START[:2]]
+    kept: list[bytes | memoryview] = [JPEG_START[:2]]
     for segment in _jpeg_segments(data):
         if segment.marker in (_DHP, _EXP):
             raise ImageRefusedError("unsupported_format", "hierarchical JPEG")
@@ -192,7 +187,7 @@ def _read_jpeg(data: bytes) -> EncodedImage:
         if exif is None and segment.marker == _APP1 and segment.payload.startswith(_EXIF):
             exif = segment.payload[len(_EXIF) :]
         if segment.decides_pixels():
-            kept.append(segment.encoded())
+            kept.append(segment.encoded)
     if not height or not 1 <= scans <= MAX_SCANS:
         raise ImageRefusedError("damaged", f"JPEG with {scans} scans of {width} x {height} pixels")
     kept.append(JPEG_END)
@@ -201,7 +196,7 @@ def _read_jpeg(data: bytes) -> EncodedImage:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[_JpegSegment]:
-    position = 2
+    position, view = 2, memoryview(data)
     for _ in range(MAX_PARTS):
         start = _next_marker(data, position)
         marker = data[start + 1]
@@ -219,7 +214,7 @@ def _jpeg_segments(data: bytes) -> Iterator[_JpegSegment]:
         if length < 2:
             raise ImageRefusedError("damaged", f"JPEG segment of length {length}")
         following = _next_marker(data, end) if marker == _SOS else end
-        yield _JpegSegment(marker, data[position + 2 : end], data[end:following])
+        yield _JpegSegment(marker, data[position + 2 : end], view[start:following])
         position = following
     raise ImageRefusedError("damaged", f"JPEG of more than {MAX_PARTS} segments")
 

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -32,12 +32,14 @@ from dermascan.image_container import (
     png_inflates_beyond,
     read_container,
 )
-from dermascan.quality import ImageFacts, hash_distance, measure
+from dermascan.quality import MEASURED_SIDE, ImageFacts, hash_distance, measure
 
 __all__ = [
     "DEFAULT_LIMITS",
     "STEP_VERSION",
     "DecodeLimits",
+    "Decoded",
+    "Decoding",
     "ImageFacts",
     "ImageFormat",
     "ImageRefusedError",
@@ -45,10 +47,12 @@ __all__ = [
     "Preprocessing",
     "RefusalReason",
     "decode",
+    "decode_for",
     "hash_distance",
     "image_format",
     "measure",
     "prepare",
+    "prepare_decoded",
     "small_jpeg",
     "thumbnail",
 ]
@@ -59,7 +63,15 @@ STEP_VERSION = 2
 
 THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 160, 80
 
+Decoding = Literal["full", "reduced"]
+
 _STRICT = ConfigDict(strict=True, extra="forbid")
+# The flags of a scale alone; OpenCV names them with gray, and RGB takes its place.
+_REDUCED: Final = {
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+}
 _LIBJPEG_FILL = 128  # what libjpeg paints where the data ended early
 # Something to read for a scan that lacks data, and for one that lacks its next restart marker.
 _NUMBERED = (bytes(range(1, 65)) + bytes((0xFF, 0xD0 + number)) for number in range(8))
@@ -132,12 +144,15 @@ class Preprocessing:
         colour_constancy: correct the light's colour (`appearance.shades_of_gray`).
         hair_removal: paint over dark hairs (`appearance.remove_hair`).
         limits: which images are accepted.
+        decoding: `full`, or `reduced` to decode JPEG files that are large enough at a half, a
+            quarter or an eighth of their size (`decode_for`), which gives slightly other pixels.
     """
 
     image_size: ImageSize = ImageSize(192, 256)
     colour_constancy: bool = False
     hair_removal: bool = False
     limits: DecodeLimits = DEFAULT_LIMITS
+    decoding: Decoding = "reduced"
 
     def as_plain(self) -> dict[str, Plain]:
         """Return a JSON-ready mapping, for fingerprints and to store with a model."""
@@ -145,18 +160,37 @@ class Preprocessing:
 
     @classmethod
     def from_plain(cls, value: Mapping[str, Plain]) -> "Preprocessing":
-        """Read what `as_plain` returned.
+        """Read what `as_plain` returned; what names no decoding is of a time of full decoding.
 
         Raises:
             InputError: a field is unknown or of the wrong type, or size or limits are missing.
         """
         try:
-            fields: dict[str, Any] = dict(value)
+            fields: dict[str, Any] = {"decoding": "full", **value}
             fields["image_size"] = ImageSize.parse(fields["image_size"])
             fields["limits"] = DecodeLimits(**fields["limits"])
             return cls(**fields)
         except (KeyError, TypeError, ValidationError) as error:
             raise InputError(f"these are no preprocessing settings: {error}") from error
+
+
+class Decoded(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        pixels: uint8 RGB, (height, width, 3) or smaller by a common divisor, upright.
+        height: of the file's image, upright.
+        width: likewise.
+    """
+
+    pixels: NDArray[np.uint8]
+    height: int
+    width: int
+
+    @property
+    def reduced(self) -> bool:
+        """Tell whether `pixels` are fewer than the file's."""
+        return self.pixels.shape[:2] != (self.height, self.width)
 
 
 def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
@@ -184,16 +218,30 @@ def decode(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> NDArray[np.uin
     Raises:
         ImageRefusedError: the bytes are not acceptable; see its `reason`.
     """
-    if len(data) > limits.max_bytes:
-        detail = f"{len(data):,} bytes, {limits.max_bytes:,} are accepted"
-        raise ImageRefusedError("too_large", detail)
-    encoded = read_container(data)
-    _check_size(encoded, limits)
-    _check_amount_of_data(encoded)
-    stored = _decode_stored(encoded)
-    if encoded.format == "JPEG" and _ended_early(encoded, stored):
-        raise ImageRefusedError("truncated", "JPEG whose data ends before its last row")
-    return _upright(stored, encoded.orientation)
+    encoded = _accepted(data, limits)
+    return _decoded(encoded, 1)
+
+
+def decode_for(data: bytes, preprocessing: Preprocessing) -> Decoded:
+    """Decode a file for `prepare_decoded` and `measure`, refusing what `decode` refuses.
+
+    With `reduced` decoding, a JPEG file in one scan is decoded at the smallest of a half, a quarter
+    and an eighth of its size that still covers the network's size and has `MEASURED_SIDE` pixels
+    along its long side: libjpeg then leaves out frequencies that `prepare` would average away.
+    Any other file is decoded as `decode` does.
+
+    Args:
+        data: a whole file.
+        preprocessing: size, limits and kind of decoding.
+
+    Raises:
+        ImageRefusedError: the bytes are not acceptable; see its `reason`.
+    """
+    encoded = _accepted(data, preprocessing.limits)
+    reduced = preprocessing.decoding == "reduced"
+    pixels = _decoded(encoded, _divisor(encoded, preprocessing.image_size) if reduced else 1)
+    height, width = encoded.height, encoded.width
+    return Decoded(pixels, *((width, height) if encoded.orientation >= 5 else (height, width)))
 
 
 def prepare(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -217,10 +265,24 @@ def prepare(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[n
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         found = f"{image.dtype} {image.shape}"
         raise InputError(f"expected a uint8 array of shape (height, width, 3), got {found}")
-    prepared = _centre_crop(
-        _cover(_laid_along(image, preprocessing.image_size), preprocessing.image_size),
-        preprocessing.image_size,
-    )
+    return _prepared(image, preprocessing, averaged_below=1.0)
+
+
+def prepare_decoded(decoded: Decoded, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Do as `prepare`, for an image that may have been decoded at a reduced scale.
+
+    What libjpeg has reduced holds no detail finer than its pixels, and bilinear samples reach
+    every pixel down to half the size: only what shrinks further is averaged over areas.
+    """
+    averaged_below = 0.5 if decoded.reduced else 1.0
+    return _prepared(decoded.pixels, preprocessing, averaged_below)
+
+
+def _prepared(
+    image: NDArray[np.uint8], preprocessing: Preprocessing, averaged_below: float
+) -> NDArray[np.uint8]:
+    size = preprocessing.image_size
+    prepared = _centre_crop(_cover(_laid_along(image, size), size, averaged_below), size)
     if preprocessing.hair_removal:
         prepared = remove_hair(prepared)
     if preprocessing.colour_constancy:
@@ -256,6 +318,34 @@ def small_jpeg(image: NDArray[np.uint8], side: int) -> bytes:
     return bytes(encoded)
 
 
+def _accepted(data: bytes, limits: DecodeLimits) -> EncodedImage:
+    if len(data) > limits.max_bytes:
+        detail = f"{len(data):,} bytes, {limits.max_bytes:,} are accepted"
+        raise ImageRefusedError("too_large", detail)
+    encoded = read_container(data)
+    _check_size(encoded, limits)
+    _check_amount_of_data(encoded)
+    return encoded
+
+
+def _decoded(encoded: EncodedImage, divisor: int) -> NDArray[np.uint8]:
+    stored = _decode_stored(encoded, divisor)
+    if encoded.format == "JPEG" and _ended_early(encoded, stored):
+        raise ImageRefusedError("truncated", "JPEG whose data ends before its last row")
+    return _upright(stored, encoded.orientation)
+
+
+def _divisor(encoded: EncodedImage, size: ImageSize) -> int:
+    """Return by what the sides may be divided; `prepare` lays long sides along each other."""
+    if encoded.format != "JPEG" or encoded.scans > 1:
+        return 1
+    short, long = sorted((encoded.height, encoded.width))
+    wanted_short, wanted_long = sorted((size.height, size.width))
+    wanted_long = max(wanted_long, MEASURED_SIDE)
+    fitting = (d for d in _REDUCED if short >= d * wanted_short and long >= d * wanted_long)
+    return next(fitting, 1)
+
+
 def _check_size(encoded: EncodedImage, limits: DecodeLimits) -> None:
     size = f"{encoded.width:,} x {encoded.height:,} pixels"
     short, long = sorted((encoded.width, encoded.height))
@@ -285,8 +375,8 @@ def _check_amount_of_data(encoded: EncodedImage) -> None:
         raise ImageRefusedError("too_large", detail)
 
 
-def _decode_stored(encoded: EncodedImage) -> NDArray[np.uint8]:
-    colour = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+def _decode_stored(encoded: EncodedImage, divisor: int) -> NDArray[np.uint8]:
+    colour = _REDUCED.get(divisor, 0) | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     flags = cv2.IMREAD_UNCHANGED if encoded.has_alpha else colour
     try:
         stored = cv2.imdecode(np.frombuffer(encoded.pixels, np.uint8), flags)
@@ -294,7 +384,8 @@ def _decode_stored(encoded: EncodedImage) -> NDArray[np.uint8]:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError(str(error)) from error
         raise ImageRefusedError("damaged", f"{encoded.format}: {error.err}") from error
-    if stored is None or stored.shape[:2] != (encoded.height, encoded.width):
+    expected = (-(-encoded.height // divisor), -(-encoded.width // divisor))
+    if stored is None or stored.shape[:2] != expected:
         raise ImageRefusedError("damaged", f"{encoded.format} data cannot be decoded")
     return _without_alpha(stored) if encoded.has_alpha else stored
 
@@ -366,11 +457,11 @@ def _laid_along(image: NDArray[np.uint8], size: ImageSize) -> NDArray[np.uint8]:
     return turned
 
 
-def _cover(image: NDArray[np.uint8], size: ImageSize) -> NDArray[np.uint8]:
+def _cover(image: NDArray[np.uint8], size: ImageSize, averaged_below: float) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     scale = max(size.height / height, size.width / width)
     covering = (max(size.width, round(width * scale)), max(size.height, round(height * scale)))
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if scale < averaged_below else cv2.INTER_LINEAR
     scaled: NDArray[np.uint8] = cv2.resize(image, covering, interpolation=method)
     return scaled
 

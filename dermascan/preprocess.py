@@ -12,8 +12,8 @@ from dermascan.imaging import (
     STEP_VERSION,
     ImageRefusedError,
     Preprocessing,
-    decode,
-    prepare,
+    decode_for,
+    prepare_decoded,
 )
 from dermascan.progress import tracked
 from dermascan.records import Record, write_records
@@ -130,11 +130,11 @@ class _RecordMaker:
         data = self._store.get_verified(row.key, row.sha256)
         with self._decoding:
             try:
-                image = decode(data, self._preprocessing.limits)
+                decoded = decode_for(data, self._preprocessing)
             except ImageRefusedError as error:
                 detail = f"{self._store.address(row.key)}: {error.detail}"
                 raise ImageRefusedError(error.reason, detail) from error
-            prepared = prepare(image, self._preprocessing)
+            prepared = prepare_decoded(decoded, self._preprocessing)
         return Record(prepared, _label(row), row.isic_id, row.lesion_id, row.sha256)
 
 

@@ -94,7 +94,9 @@ def _warnings(facts: ImageFacts) -> Iterator[QualityWarning]:
         yield QualityWarning("small", f"{detail}: use the original rather than a thumbnail")
 
 
-def measure(data: bytes, image: NDArray[np.uint8]) -> ImageFacts:
+def measure(
+    data: bytes, image: NDArray[np.uint8], size: tuple[int, int] | None = None
+) -> ImageFacts:
     """Measure an image on a copy whose long side is at most `MEASURED_SIDE` pixels.
 
     The copy makes the figures comparable between cameras, and is nearer to what the network
@@ -103,12 +105,13 @@ def measure(data: bytes, image: NDArray[np.uint8]) -> ImageFacts:
     Args:
         data: the file that `image` was decoded from.
         image: uint8 RGB, (height, width, 3), upright.
+        size: height and width of the file's image, where `image` is a reduced copy of it.
 
     Source:
         Sharpness: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy: a
         comparative study", ICPR 2000. Luma: ITU-R BT.601.
     """
-    height, width = image.shape[:2]
+    height, width = size or image.shape[:2]
     luma = _small_luma(image)
     clipped = np.count_nonzero((luma <= DARK_LUMA) | (luma >= BRIGHT_LUMA))
     return ImageFacts(

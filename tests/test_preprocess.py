@@ -10,7 +10,14 @@ from hostile import encoded, hostile_images, photograph
 import dermascan.preprocess
 from dermascan.errors import InputError, IntegrityError
 from dermascan.fingerprint import sha256_hex
-from dermascan.imaging import ImageRefusedError, ImageSize, Preprocessing, decode, prepare
+from dermascan.imaging import (
+    ImageRefusedError,
+    ImageSize,
+    Preprocessing,
+    decode,
+    decode_for,
+    prepare,
+)
 from dermascan.preprocess import ImageRow, ShardCounts, preprocess_shard
 from dermascan.records import read_records
 from dermascan.storage import Store
@@ -101,9 +108,9 @@ def test_preprocess_shard_when_there_are_many_images_decodes_few_at_once(
         time.sleep(0.01)
         with lock:
             under_way -= 1
-        return decode(*arguments)
+        return decode_for(*arguments)
 
-    monkeypatch.setattr(dermascan.preprocess, "decode", counted_decode)
+    monkeypatch.setattr(dermascan.preprocess, "decode_for", counted_decode)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     preprocess_shard(store, stored_photographs(store, 40), SETTINGS, DESTINATION)
     assert 1 <= most <= 2

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dermascan.drift.features import Reference
 from dermascan.fingerprint import sha256_hex
-from dermascan.imaging import ImageRefusedError, Preprocessing, decode, prepare
+from dermascan.imaging import ImageRefusedError, Preprocessing, decode_for, prepare_decoded
 from dermascan.inference.pictures import Pictures
 from dermascan.quality import ImageFacts, measure, quality_warnings
 from dermascan.taxonomy import LESION_CLASSES
@@ -95,10 +95,11 @@ def examine(key: str, data: bytes, preprocessing: Preprocessing) -> Examined:
     """
     digest = sha256_hex(data)
     try:
-        decoded = decode(data, preprocessing.limits)
+        decoded = decode_for(data, preprocessing)
     except ImageRefusedError as error:
         return Examined(key, digest, reason=f"{error.reason}: {error.detail}")
-    return Examined(key, digest, prepare(decoded, preprocessing), measure(data, decoded))
+    facts = measure(data, decoded.pixels, (decoded.height, decoded.width))
+    return Examined(key, digest, prepare_decoded(decoded, preprocessing), facts)
 
 
 @dataclass(frozen=True, eq=False)

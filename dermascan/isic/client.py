@@ -114,7 +114,7 @@ class IsicClient:
         self,
         base_url: str,
         *,
-        concurrency: int = 16,
+        concurrency: int = 32,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         max_image_bytes: int = MAX_IMAGE_BYTES,

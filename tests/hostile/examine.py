@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from dermascan.errors import InputError
-from dermascan.imaging import ImageRefusedError, ImageSize, Preprocessing, decode, prepare
+from dermascan.imaging import (
+    Decoded,
+    ImageRefusedError,
+    ImageSize,
+    Preprocessing,
+    decode,
+    decode_for,
+    prepare_decoded,
+)
 from dermascan.isic.thumbnail import make_thumbnail
 from dermascan.quality import measure
 from hostile.specimen import SCORED
@@ -52,32 +60,35 @@ class Examined:
     grown_mb: float
 
 
-def _ours(path: Path) -> NDArray[np.uint8]:
+def _ours(path: Path) -> Decoded:
     data = path.read_bytes()
-    image = decode(data)
-    measure(data, image)
-    return image
+    measure(data, decode(data))
+    return decode_for(data, PREPROCESSING)
 
 
-def _mirror(path: Path) -> NDArray[np.uint8]:
+def _mirror(path: Path) -> Decoded:
     with Image.open(io.BytesIO(make_thumbnail(path))) as image:
-        return np.asarray(image)
+        return _whole(np.asarray(image))
 
 
-def _theirs(path: Path) -> NDArray[np.uint8]:
+def _theirs(path: Path) -> Decoded:
     with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        return _whole(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
 
 
-def _examined(path: Path, output: Path, read: Callable[[Path], NDArray[np.uint8]]) -> Examined:
+def _whole(pixels: NDArray[np.uint8]) -> Decoded:
+    return Decoded(pixels, *pixels.shape[:2])
+
+
+def _examined(path: Path, output: Path, read: Callable[[Path], Decoded]) -> Examined:
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     before, started = _memory_mb("VmRSS"), _cpu_seconds()
     width = height = 0
     outcome, detail = SCORED, ""
     try:
-        image = read(path)
-        height, width = image.shape[:2]
-        np.save(output / path.name, prepare(image, PREPROCESSING))
+        decoded = read(path)
+        height, width = decoded.height, decoded.width
+        np.save(output / path.name, prepare_decoded(decoded, PREPROCESSING))
     except ImageRefusedError as refusal:
         outcome, detail = refusal.reason, refusal.detail
     except InputError as error:

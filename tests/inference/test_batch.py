@@ -13,7 +13,7 @@ from PIL import Image
 import dermascan.inference.scoring
 from dermascan.drift.features import REFERENCE_FILE, ReferenceMaker, encode_reference
 from dermascan.errors import InputError
-from dermascan.imaging import ImageSize, Preprocessing, decode, measure
+from dermascan.imaging import ImageSize, Preprocessing, decode, decode_for, measure
 from dermascan.inference.batch import (
     PREDICTIONS_SCHEMA,
     QUALITY_SCHEMA,
@@ -141,9 +141,9 @@ def test_score_objects_when_there_are_many_images_decodes_few_at_once(
         time.sleep(0.01)
         with lock:
             under_way -= 1
-        return decode(*arguments)
+        return decode_for(*arguments)
 
-    monkeypatch.setattr(dermascan.inference.scoring, "decode", counted_decode)
+    monkeypatch.setattr(dermascan.inference.scoring, "decode_for", counted_decode)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     store_images(store, 20)
     assert len(score(store, list(store.list("new/")))) == 20

@@ -88,7 +88,7 @@ def test_read_metadata_of_format_1_gives_a_usable_description(tmp_path):
     assert metadata.threshold == 0.28244571255440537
     assert metadata.views == TestTimeViews()
     assert metadata.networks == 1
-    assert metadata.preprocessing == Preprocessing(image_size=ImageSize(16, 24))
+    assert metadata.preprocessing == Preprocessing(ImageSize(16, 24), decoding="full")
     assert metadata.malignant_indices() == (4, 1, 0)
     images = metadata.signatures["serve_uint8"].inputs["images"]
     assert (images.shape, images.dtype) == ((None, 16, 24, 3), "uint8")
