@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 INCLUDE = Path(__file__).resolve().parent.parent / "include"
 ARCHIVE_CONNECTION = "isic_archive"
 TRAINING_POOL = "training"
+TRAINING_QUEUE = "train"  # of Celery's; executors without queues take no notice
 DATASET = Asset("dermascan_dataset")
 MODEL = Asset("dermascan_model")
 PREDICTIONS = Asset("dermascan_predictions")

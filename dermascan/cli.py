@@ -9,6 +9,7 @@ from dermascan.commands import (
     ablate,
     acceptance,
     archive,
+    compose,
     demo,
     gc,
     models,
@@ -56,4 +57,5 @@ policy.add_to(app)
 serve.add_to(app)
 predict.add_to(app)
 app.add_typer(archive.app, name="archive")
+app.add_typer(compose.app, name="compose")
 app.add_typer(models.app, name="models")
