@@ -11,8 +11,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,10 +60,15 @@ class Instance:
 
     def kill(self) -> None:
         """End it with all its descendants, as a machine that loses power does."""
-        members = self.members()
-        for process in members:
+        kill([self])
+
+
+def kill(instances: Iterable[Instance]) -> None:
+    members = [process for instance in instances for process in instance.members()]
+    for process in members:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        psutil.wait_procs(members, timeout=10)
+    psutil.wait_procs(members, timeout=10)
 
 
 class Host:
@@ -73,14 +78,23 @@ class Host:
         services: from `specification.services`.
         folder: for everything that they write.
         postgres: from `servers.postgres_folder`.
+        changes: text of files of the image that differ, by their path in it.
     """
 
-    def __init__(self, services: Mapping[str, Service], folder: Path, postgres: Path) -> None:
+    def __init__(
+        self,
+        services: Mapping[str, Service],
+        folder: Path,
+        postgres: Path,
+        changes: Mapping[str, str],
+    ) -> None:
         self._services, self._folder, self._postgres = services, folder, postgres
         self._image = folder / "image"
         for part in IMAGE:
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(PROJECT / part, self._image / part, ignore=ignored)
+        for path, text in changes.items():
+            (self._image / path).write_text(text)
         self.instances = list(self._placed())
         needs = [need for service in services.values() for need in service.needs.items()]
         self._jobs = {name for name, until in needs if until == "service_completed_successfully"}
@@ -216,15 +230,16 @@ class Host:
         servers.make_databases(self._postgres, instance.address, environment, PROJECT / sql)
 
     def stop(self) -> None:
-        for instance in reversed(self.instances):
-            instance.kill()
+        kill(instance for instance in self.instances if instance.runs())
 
 
 @contextmanager
-def running(services: Mapping[str, Service], folder: Path) -> Iterator[Host]:
+def running(
+    services: Mapping[str, Service], folder: Path, changes: Mapping[str, str] | None = None
+) -> Iterator[Host]:
     """Lend a host on which all services run and are healthy."""
     with servers.postgres_folder() as postgres:
-        host = Host(services, folder, postgres)
+        host = Host(services, folder, postgres, changes or {})
         try:
             host.start()
             yield host

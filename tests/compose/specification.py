@@ -1,4 +1,4 @@
-"""docker-compose.yml as Compose reads it: variables put in, profiles chosen, one entry a service."""
+"""docker-compose.yml as Compose reads it: variables put in, profiles chosen, services named."""
 
 import re
 from collections.abc import Mapping
