@@ -5,6 +5,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from compose.conftest import IMAGES
@@ -12,6 +14,7 @@ from compose.processes import Host, Instance
 from reliability import objects
 
 from dermascan.dataset import read_pointer
+from dermascan.registry import champion
 from dermascan.stack.airflow_api import AirflowApi, Run
 from dermascan.stack.runs import ENDED, RunOutcome, trigger, wait_for_dag, watch
 
@@ -108,3 +111,49 @@ def test_airflow_finds_what_it_needs_after_the_setup(api, variables):
     assert archive.host == variables["DERMASCAN_ISIC_URL"]
     assert api.connection("dermascan_s3")
     assert api._call("GET", "/pools/training")["slots"] == 1
+
+
+@contextmanager
+def standing_still(instance: Instance) -> Iterator[None]:
+    """Let a service answer nobody for a while."""
+    members = instance.members()
+    for process in members:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in members:
+            process.resume()
+
+
+@pytest.mark.skipif(not ALL, reason="trains a model: minutes, by DERMASCAN_COMPOSE=all")
+def test_pipeline_when_workers_are_killed_trains_and_predicts_as_an_undisturbed_one(
+    host, api, bucket
+):
+    training = begin(api, "train_model", dataset="drawn", **SMALL)
+    trainer = worker_of(host, api, training, "train")
+    trainer.kill()
+    host.launch(trainer)
+    trained = end_of(api, training)
+    assert trainer.service.name == "worker-train"
+    assert tries_of(trained, "train") == 2
+    assert champion(bucket, "dermascan")
+
+    before = objects.take(bucket)
+    prefix = "raw/drawn/images/"
+    end_of(api, begin(api, "batch_inference", prefix=prefix))
+    expected = objects.take(bucket)
+    objects.go_back(bucket, before)
+    run = begin(api, "batch_inference", prefix=prefix)
+    worker_of(host, api, run, "predict")
+    (store,) = host.of("seaweedfs")
+    with standing_still(store):  # so that it cannot have ended
+        worker = worker_of(host, api, run, "predict")
+        worker.kill()
+    disturbed = end_of(api, run)
+    host.launch(worker)
+
+    assert tries_of(disturbed, "predict") == 2
+    assert objects.differences(bucket, expected) == []
+    ready = [i for i in host.instances if i.service.health and not host.healthy(i)]
+    assert not ready, "not all is healthy in the end"
