@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 import pytest
 from compose.conftest import IMAGES
 from compose.processes import Host, Instance
@@ -20,6 +21,7 @@ from dermascan.stack.runs import ENDED, RunOutcome, trigger, wait_for_dag, watch
 
 ALL = os.environ.get("DERMASCAN_COMPOSE") == "all"
 RUN_SECONDS = 600
+BY_TIME = ("predictions/_finished/", "predictions/_latest/")  # named by when a run ended
 SMALL = {"architecture": "small_cnn", "networks": 1, "epochs": 1, "image_size": "48x64"}
 
 pytestmark = pytest.mark.timeout(1800)
@@ -113,6 +115,17 @@ def test_airflow_finds_what_it_needs_after_the_setup(api, variables):
     assert api._call("GET", "/pools/training")["slots"] == 1
 
 
+def test_object_storage_refuses_who_shows_no_key(host, bucket):
+    address = f"{host.url('seaweedfs', 9000)}/{bucket.bucket}/?list-type=2"
+
+    assert httpx.get(address, trust_env=False).status_code == httpx.codes.FORBIDDEN
+
+
+def tracked_page(api: AirflowApi, outcome: RunOutcome) -> str:
+    place = f"/dags/{outcome.dag_id}/dagRuns/{outcome.run_id}/taskInstances/train/links"
+    return str(api._call("GET", place)["extra_links"]["MLflow run"])
+
+
 @contextmanager
 def standing_still(instance: Instance) -> Iterator[None]:
     """Let a service answer nobody for a while."""
@@ -138,6 +151,7 @@ def test_pipeline_when_workers_are_killed_trains_and_predicts_as_an_undisturbed_
     assert trainer.service.name == "worker-train"
     assert tries_of(trained, "train") == 2
     assert champion(bucket, "dermascan")
+    assert tracked_page(api, trained).startswith(host.url("mlflow", 5000))
 
     before = objects.take(bucket)
     prefix = "raw/drawn/images/"
@@ -154,6 +168,8 @@ def test_pipeline_when_workers_are_killed_trains_and_predicts_as_an_undisturbed_
     host.launch(worker)
 
     assert tries_of(disturbed, "predict") == 2
-    assert objects.differences(bucket, expected) == []
+    found = objects.differences(bucket, expected)
+    assert [line for line in found if not line.startswith(BY_TIME)] == []
+    assert len(list(bucket.list("predictions/_latest/"))) == 1
     ready = [i for i in host.instances if i.service.health and not host.healthy(i)]
     assert not ready, "not all is healthy in the end"
