@@ -3,7 +3,7 @@ UV_VERSION := 0.13.9
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: environment demo acceptance test up down lint lock notebooks docs
+.PHONY: environment demo acceptance test up down lint lock notebooks docs compose-env
 
 environment: .venv/.ready
 
@@ -55,3 +55,7 @@ up: environment
 
 down: environment
 	$(BIN)/dermascan down
+
+# Secrets for docker-compose.yml.
+compose-env: environment
+	$(BIN)/dermascan compose env

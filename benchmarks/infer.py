@@ -5,10 +5,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from benchmarks.rounds import Contender, Trial, timed
-from benchmarks.workspace import Workspace, image_files, object_store
 from numpy.typing import NDArray
 
+from benchmarks.rounds import Contender, Trial, timed
+from benchmarks.workspace import Workspace, image_files, object_store
 from dermascan.imaging import Preprocessing, decode, prepare
 from dermascan.inference.batch import score_objects
 from dermascan.learning.learner import TrainingConfig

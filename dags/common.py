@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 INCLUDE = Path(__file__).resolve().parent.parent / "include"
 ARCHIVE_CONNECTION = "isic_archive"
 TRAINING_POOL = "training"
+TRAINING_QUEUE = "train"  # of Celery's; executors without queues take no notice
+MLFLOW_PAGES = "DERMASCAN_MLFLOW_URL"  # where people find MLflow, if not where tasks do
 DATASET = Asset("dermascan_dataset")
 MODEL = Asset("dermascan_model")
 PREDICTIONS = Asset("dermascan_predictions")
@@ -109,7 +112,14 @@ def leave_link(link: Made, address: str | None) -> None:
         return
     if "://" not in address:
         address = f"{_airflow()}/dermascan/{quote(address)}"
-    get_current_context()["ti"].xcom_push(link.xcom_key, address)
+    get_current_context()["ti"].xcom_push(link.xcom_key, _for_people(address))
+
+
+def _for_people(address: str) -> str:
+    from dermascan.tracking import seen_from_outside  # noqa: PLC0415  # keeps parsing fast
+
+    inside, outside = (os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", MLFLOW_PAGES))
+    return seen_from_outside(address, inside, outside)
 
 
 def leave_documents(place: str, objects: str) -> None:

@@ -39,6 +39,7 @@ from common import (
     OBJECTS,
     TRACKED_RUN,
     TRAINING_POOL,
+    TRAINING_QUEUE,
     leave_documents,
     leave_link,
     leave_note,
@@ -249,7 +250,7 @@ def train_model() -> None:  # noqa: PLR0915  # the short bodies of eight tasks
         leave_link(OBJECTS, f"objects/{examples.prefix}")
         return asdict(preprocess(store, examples, work["shard"]))
 
-    @task(pool=TRAINING_POOL, execution_timeout=timedelta(hours=48))
+    @task(pool=TRAINING_POOL, queue=TRAINING_QUEUE, execution_timeout=timedelta(hours=48))
     def train(planned: list[dict[str, Any]]) -> dict[str, Any]:
         from dermascan.example_set import ExampleSet  # noqa: PLC0415  # keeps parsing fast
         from dermascan.experiment import train_examples  # noqa: PLC0415  # keeps parsing fast

@@ -10,6 +10,7 @@ from dermascan.commands import (
     acceptance,
     archive,
     benchmark,
+    compose,
     demo,
     gc,
     models,
@@ -58,4 +59,5 @@ policy.add_to(app)
 serve.add_to(app)
 predict.add_to(app)
 app.add_typer(archive.app, name="archive")
+app.add_typer(compose.app, name="compose")
 app.add_typer(models.app, name="models")

@@ -202,6 +202,20 @@ def run_page(
     return f"{tracking_uri.rstrip('/')}/#/{path}"
 
 
+def seen_from_outside(address: str, inside: str | None, outside: str | None) -> str:
+    """Return an address of MLflow's pages as a browser reaches it.
+
+    Args:
+        address: of a page, or of something else, which stays as it is.
+        inside: of MLflow, for those who work beside it, as in a network of containers.
+        outside: of MLflow, for people; None if it is the same.
+    """
+    if not inside or not outside:
+        return address
+    inside, outside = inside.rstrip("/"), outside.rstrip("/")
+    return outside + address.removeprefix(inside) if address.startswith(f"{inside}/") else address
+
+
 def _flattened(params: Mapping[str, Plain], prefix: str = "") -> dict[str, Plain]:
     flat: dict[str, Plain] = {}
     for name, value in params.items():

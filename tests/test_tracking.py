@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dermascan.tracking import FINGERPRINT_TAG, MlflowTracker, run_page
+from dermascan.tracking import FINGERPRINT_TAG, MlflowTracker, run_page, seen_from_outside
 
 
 class FakeServer:
@@ -162,3 +162,18 @@ def test_real_client_when_nobody_listens_gives_up_within_seconds(caplog):
     assert time.monotonic() - started < 15
     assert "did not take parameters" in caplog.text
     assert tracker.run_id is None
+
+
+@pytest.mark.parametrize(
+    ("address", "outside", "expected"),
+    [
+        ("http://mlflow:5000/#/runs/1", "http://127.0.0.1:5001", "http://127.0.0.1:5001/#/runs/1"),
+        ("http://mlflow:5000/#/runs/1", None, "http://mlflow:5000/#/runs/1"),
+        ("http://mlflow:50001/", "http://127.0.0.1:5001", "http://mlflow:50001/"),
+        ("http://airflow/objects/", "http://127.0.0.1:5001", "http://airflow/objects/"),
+    ],
+)
+def test_seen_from_outside_when_it_is_a_page_of_mlflow_has_the_address_for_people(
+    address, outside, expected
+):
+    assert seen_from_outside(address, "http://mlflow:5000/", outside) == expected

@@ -28,6 +28,23 @@ WITHOUT_PORT = (SCHEDULER, DAG_PROCESSOR, TRIGGERER)
 PARTS = (*WITHOUT_PORT, API_SERVER)
 # Airflow would serve task logs on all interfaces; the API server reads the files itself.
 ARGUMENTS = {SCHEDULER: ["--skip-serve-logs"], TRIGGERER: ["--skip-serve-logs"]}
+# What is the same wherever Airflow runs; a test holds docker-compose.yml to it.
+EVERYWHERE: Mapping[str, Mapping[str, object]] = {
+    "core": {
+        "load_examples": False,
+        "dags_are_paused_at_creation": False,
+        "simple_auth_manager_users": f"{ADMIN}:admin",
+        "hostname_callable": "socket.gethostname",  # getfqdn waits for DNS when offline
+    },
+    "api": {"instance_name": "DermaScan"},
+    "dag_processor": {"refresh_interval": 30},
+    "scheduler": {"scheduler_idle_sleep_time": 0.5, "orphaned_tasks_check_interval": 30},
+}
+FOR_TASKS: Mapping[str, str] = {
+    **PRIVACY,
+    "GX_ANALYTICS_ENABLED": "false",
+    "TF_CPP_MIN_LOG_LEVEL": "3",  # a machine without a GPU is no error for a task's log
+}
 LOCK_SECONDS = 60  # four processes write to one SQLite file
 MIGRATION_SECONDS = 300
 
@@ -44,15 +61,11 @@ def environment(
         "core": {
             "dags_folder": paths.dags,
             "plugins_folder": paths.plugins,
-            "load_examples": False,
             "executor": "LocalExecutor",
             "parallelism": max(4, min(os.cpu_count() or 1, 16)),
-            "dags_are_paused_at_creation": False,
             "fernet_key": credentials.fernet_key.get_secret_value(),
-            "simple_auth_manager_users": f"{ADMIN}:admin",
             "simple_auth_manager_passwords_file": paths.airflow_passwords,
             "execution_api_server_url": f"{url}/execution/",
-            "hostname_callable": "socket.gethostname",  # getfqdn waits for DNS when offline
         },
         "database": {"sql_alchemy_conn": _database_url(_database(paths))},
         "api": {
@@ -61,44 +74,39 @@ def environment(
             "base_url": url,
             "workers": 1,
             "secret_key": credentials.api_secret_key.get_secret_value(),
-            "instance_name": "DermaScan",
         },
         "api_auth": {"jwt_secret": credentials.jwt_secret.get_secret_value()},
-        "dag_processor": {
-            "refresh_interval": 30,
-            "dag_bundle_storage_path": paths.airflow / "bundles",
-        },
+        "dag_processor": {"dag_bundle_storage_path": paths.airflow / "bundles"},
         "logging": {
             "base_log_folder": paths.airflow / "logs",
             "dag_processor_child_process_log_directory": paths.airflow / "logs" / "dag_processor",
         },
-        "scheduler": {
-            "scheduler_idle_sleep_time": 0.5,
-            # After a crash, tasks that ran are noticed and tried again within two minutes.
-            "orphaned_tasks_check_interval": 30,
-            "task_instance_heartbeat_timeout": 120,
-        },
-    }
-    variables = {
-        f"AIRFLOW__{section.upper()}__{option.upper()}": str(value)
-        for section, options in settings.items()
-        for option, value in options.items()
+        # After a crash, tasks that ran are noticed and tried again within two minutes.
+        "scheduler": {"task_instance_heartbeat_timeout": 120},
     }
     return {
         **without(inherited, "AIRFLOW_"),
-        **variables,
-        **PRIVACY,
-        "GX_ANALYTICS_ENABLED": "false",
-        "TF_CPP_MIN_LOG_LEVEL": "3",  # a machine without a GPU is no error for a task's log
+        **variables(EVERYWHERE),
+        **variables(settings),
+        **FOR_TASKS,
         "AIRFLOW_HOME": str(paths.airflow),
         "MLFLOW_TRACKING_URI": f"http://{LOOPBACK}:{ports.mlflow}",
     }
 
 
-def launches(variables: Mapping[str, str]) -> list[Launch]:
+def variables(settings: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
+    """Return environment variables that set Airflow's options, given by section and name."""
+    return {
+        f"AIRFLOW__{section.upper()}__{option.upper()}": str(value)
+        for section, options in settings.items()
+        for option, value in options.items()
+    }
+
+
+def launches(environment: Mapping[str, str]) -> list[Launch]:
     """Return the commands of Airflow's four processes."""
     return [
-        Launch(part, [*_airflow(), part, *ARGUMENTS.get(part, [])], variables) for part in PARTS
+        Launch(part, [*_airflow(), part, *ARGUMENTS.get(part, [])], environment) for part in PARTS
     ]
 
 
@@ -108,7 +116,7 @@ def needs_migration(paths: StackPaths) -> bool:
     return not (_database(paths).exists() and marker.exists() and marker.read_text() == _version())
 
 
-def migrate(paths: StackPaths, variables: Mapping[str, str]) -> None:
+def migrate(paths: StackPaths, environment: Mapping[str, str]) -> None:
     """Create or upgrade the metadata database.
 
     The work is done on a copy that takes the database's place when it is complete: a
@@ -126,7 +134,7 @@ def migrate(paths: StackPaths, variables: Mapping[str, str]) -> None:
     with log.open("wb") as output:
         result = subprocess.run(  # noqa: S603  # the command is built by this package
             [*_airflow(), "db", "migrate"],
-            env={**variables, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": _database_url(copy)},
+            env={**environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": _database_url(copy)},
             cwd=paths.airflow,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -38,6 +38,7 @@ def main(path: Path) -> None:
                         "timeout": bool(task.execution_timeout),
                         "policy": bool(getattr(task, "retry_policy", None)),
                         "pool": task.pool,
+                        "queue": task.queue,
                         "upstream": sorted(task.upstream_task_ids),
                     }
                     for task in dag.tasks

@@ -110,6 +110,17 @@ def test_train_waits_for_all_preprocessing_and_has_its_own_pool(parsed):
     assert tasks["train"]["pool"] == "training"
 
 
+def test_training_alone_has_a_queue_of_its_own(parsed):
+    queues = {
+        f"{dag_id}.{task_id}": task["queue"]
+        for facts in parsed.values()
+        for dag_id, dag in facts["dags"].items()
+        for task_id, task in dag["tasks"].items()
+    }
+    assert queues.pop("train_model.train") == "train"
+    assert set(queues.values()) == {"default"}
+
+
 def test_promotion_comes_after_gate_and_approval(parsed):
     tasks = parsed["train_model"]["dags"]["train_model"]["tasks"]
     assert {"gate", "approval", "decide"} <= set(tasks["promote"]["upstream"])
