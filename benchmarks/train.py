@@ -98,7 +98,10 @@ def _from_store(
     for key, path in zip(keys, paths, strict=True):
         store.get_file(key, path)
     shards = Shards(paths, settings.image_size, BATCH)
-    return training_batches(shards, augmentation, seed=0, epoch=1, drop_last=True)
+    batches: Iterable[tuple[Any, Any]] = training_batches(
+        shards, augmentation, seed=0, epoch=1, drop_last=True
+    )
+    return batches
 
 
 def _from_folder(workspace: Workspace, files: list[Path]) -> Feed:
