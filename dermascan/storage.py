@@ -39,6 +39,8 @@ CONCURRENCY = 32
 # however large the object is.
 PART_BYTES = 8 * 1024 * 1024
 PARTS_WRITTEN_AT_ONCE = 4
+# Looking first whether an object is there costs as much as sending one of this size.
+SMALL_BYTES = 256 * 1024
 PAGE_KEYS = 1000
 # User metadata of what this library writes: what the bytes must be when they are read again, and
 # which write put them there.
@@ -280,14 +282,16 @@ class Store:
     def put_immutable(
         self, key: str, data: bytes, content_type: str = "application/octet-stream"
     ) -> bool:
-        """Make sure that an object holds these bytes, moving none if it does already.
+        """Make sure that an object holds these bytes; large ones that it holds are not sent again.
 
         Returns:
             False, with nothing written, if the key holds other bytes.
         """
-        found = self.head(key)
-        if found is None and self.put_if_absent(key, data, content_type):
+        if len(data) > SMALL_BYTES and (found := self.head(key)):
+            return found.etag == _md5(data) or self.get(key) == data
+        if self.put_if_absent(key, data, content_type):
             return True
+        found = self.head(key)
         if found and found.etag == _md5(data):
             return True
         return self.get(key) == data
