@@ -22,6 +22,7 @@ from dermascan.stack.runs import ENDED, RunOutcome, trigger, wait_for_dag, watch
 ALL = os.environ.get("DERMASCAN_COMPOSE") == "all"
 RUN_SECONDS = 600
 BY_TIME = ("predictions/_finished/", "predictions/_latest/")  # named by when a run ended
+INGEST = {"dataset": "drawn", "start_training": False}
 SMALL = {"architecture": "small_cnn", "networks": 1, "epochs": 1, "image_size": "48x64"}
 
 pytestmark = pytest.mark.timeout(1800)
@@ -71,17 +72,25 @@ def log_of(api: AirflowApi, outcome: RunOutcome, label: str) -> str:
     return "\n".join(api.log_lines(outcome.dag_id, outcome.run_id, task))
 
 
-def test_ingest_when_a_worker_is_killed_ends_with_the_objects_of_an_undisturbed_one(
-    host, api, bucket, turnstile
-):
-    conf = {"dataset": "drawn", "start_training": False}
-    empty = objects.take(bucket)
-    undisturbed = end_of(api, begin(api, "ingest_isic", **conf))
-    expected = objects.take(bucket)
-    objects.go_back(bucket, empty)
+@pytest.fixture(scope="module")
+def ingested(api, bucket) -> RunOutcome:
+    return end_of(api, begin(api, "ingest_isic", **INGEST))
 
+
+def test_log_of_a_task_that_ended_is_read_from_object_storage(host, api, bucket, ingested):
+    assert f"{IMAGES} images" in log_of(api, ingested, "plan")
+    kept = [found.key for found in bucket.in_bucket("airflow-logs").list("tasks/")]
+    assert any("task_id=plan" in key for key in kept)
+    assert not [path for w in host.of("worker") for path in w.folder.rglob("task_id=plan/*.log")]
+
+
+def test_ingest_when_a_worker_is_killed_ends_with_the_objects_of_an_undisturbed_one(
+    host, api, bucket, turnstile, ingested
+):
+    expected = objects.take(bucket)
+    bucket.delete([found.key for found in bucket.list("")])
     turnstile.shut()
-    run = begin(api, "ingest_isic", **conf)
+    run = begin(api, "ingest_isic", **INGEST)
     turnstile.wait_for_somebody(RUN_SECONDS)
     worker = worker_of(host, api, run, "shard.download_from_isic")
     worker.kill()
@@ -89,21 +98,9 @@ def test_ingest_when_a_worker_is_killed_ends_with_the_objects_of_an_undisturbed_
     disturbed = end_of(api, run)
     host.launch(worker)
 
-    assert tries_of(undisturbed, "shard.download_from_isic") == 1
-    assert tries_of(disturbed, "shard.download_from_isic") == 2
+    assert tries_of(disturbed, "shard.download_from_isic") > 1
     assert objects.differences(bucket, expected) == []
     assert read_pointer(bucket, "drawn").images == IMAGES
-
-
-def test_log_of_a_task_that_ended_is_read_from_object_storage(host, api, bucket):
-    run = api._call("GET", "/dags/ingest_isic/dagRuns", params={"order_by": "-start_date"})
-    last = Run.model_validate(run["dag_runs"][0])
-    outcome = end_of(api, last)
-
-    assert f"{IMAGES} images" in log_of(api, outcome, "plan")
-    kept = [found.key for found in bucket.in_bucket("airflow-logs").list("tasks/")]
-    assert any("task_id=plan" in key for key in kept)
-    assert not [path for w in host.of("worker") for path in w.folder.rglob("task_id=plan/*.log")]
 
 
 def test_airflow_finds_what_it_needs_after_the_setup(api, variables):
@@ -141,7 +138,7 @@ def standing_still(instance: Instance) -> Iterator[None]:
 
 @pytest.mark.skipif(not ALL, reason="trains a model: minutes, by DERMASCAN_COMPOSE=all")
 def test_pipeline_when_workers_are_killed_trains_and_predicts_as_an_undisturbed_one(
-    host, api, bucket
+    host, api, bucket, ingested
 ):
     training = begin(api, "train_model", dataset="drawn", **SMALL)
     trainer = worker_of(host, api, training, "train")
@@ -149,7 +146,7 @@ def test_pipeline_when_workers_are_killed_trains_and_predicts_as_an_undisturbed_
     host.launch(trainer)
     trained = end_of(api, training)
     assert trainer.service.name == "worker-train"
-    assert tries_of(trained, "train") == 2
+    assert tries_of(trained, "train") > 1
     assert champion(bucket, "dermascan")
     assert tracked_page(api, trained).startswith(host.url("mlflow", 5000))
 
@@ -167,7 +164,7 @@ def test_pipeline_when_workers_are_killed_trains_and_predicts_as_an_undisturbed_
     disturbed = end_of(api, run)
     host.launch(worker)
 
-    assert tries_of(disturbed, "predict") == 2
+    assert tries_of(disturbed, "predict") > 1
     found = objects.differences(bucket, expected)
     assert [line for line in found if not line.startswith(BY_TIME)] == []
     assert len(list(bucket.list("predictions/_latest/"))) == 1
