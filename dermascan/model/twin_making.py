@@ -27,7 +27,7 @@ from dermascan.model.twin import (
 )
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
 __all__ = [
     "PROBABILITY_TOLERANCE",
@@ -122,9 +122,33 @@ def _converted(model: SavedModelScorer, signature: str) -> "ModelProto":
 
     traced = tf.function(of_own_size, input_signature=[spec], autograph=False)
     converted, _ = from_function(traced, input_signature=[spec], opset=OPSET)
+    _order(converted.graph)
     kept = {value.name for value in (*converted.graph.input, *converted.graph.output)}
     _rename(converted.graph, {name: name for name in kept})
     return converted
+
+
+def _order(graph: "GraphProto") -> None:
+    """Put nodes in the order in which the outputs need them: the converter's own order varies."""
+    makers = {value: node for node in graph.node for value in node.output}
+    ordered: "dict[str, NodeProto]" = {}
+    waiting = [value.name for value in reversed(graph.output)]
+    while waiting:
+        node = makers.get(waiting[-1])
+        missing = [
+            value
+            for value in (node.input if node else ())
+            if value in makers and makers[value].output[0] not in ordered
+        ]
+        if node is None or not missing:
+            waiting.pop()
+            if node:
+                ordered.setdefault(node.output[0], node)
+        else:
+            waiting += reversed(missing)
+    nodes = list(ordered.values())
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _rename(graph: "GraphProto", names: dict[str, str]) -> None:
