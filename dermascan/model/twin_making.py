@@ -131,7 +131,7 @@ def _converted(model: SavedModelScorer, signature: str) -> "ModelProto":
 def _order(graph: "GraphProto") -> None:
     """Put nodes in the order in which the outputs need them: the converter's own order varies."""
     makers = {value: node for node in graph.node for value in node.output}
-    ordered: "dict[str, NodeProto]" = {}
+    ordered: dict[str, NodeProto] = {}
     waiting = [value.name for value in reversed(graph.output)]
     while waiting:
         node = makers.get(waiting[-1])
