@@ -36,7 +36,7 @@ def trials(workspace: Workspace) -> Iterator[Trial]:
     networks = [build_network(config.network, size) for _ in range(config.members)]
     folder = workspace.scratch / "model"
     arrays = np.stack([_prepared(file.read_bytes(), preprocessing) for file in files])
-    export(networks, _metadata(config, preprocessing), folder)
+    export(networks, metadata_of(config, preprocessing), folder)
     write_twin(folder, arrays[:8])
     twin, savedmodel = load_twin(folder), load_scorer(folder)
     keras_model = averaged_outputs(networks, config.views)
@@ -96,7 +96,8 @@ def _prepared(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     return prepare(decode(data, preprocessing.limits), preprocessing)
 
 
-def _metadata(config: TrainingConfig, preprocessing: Preprocessing) -> ModelMetadata:
+def metadata_of(config: TrainingConfig, preprocessing: Preprocessing) -> ModelMetadata:
+    """Describe a model that was made as configured and has learned nothing."""
     return ModelMetadata(
         malignant_classes=config.taxonomy.malignant,
         threshold=0.5,

@@ -45,7 +45,7 @@ def trials(workspace: Workspace) -> Iterator[Trial]:
     images = workspace.images or IMAGES
     with object_store(workspace.scratch / "store") as store:
         for latency in LATENCIES_MS:
-            with _archive(workspace, folder, latency) as url:
+            with served_archive(workspace.scratch, folder, latency) as url:
                 race = _Race(workspace, store, url)
                 title = f"{images:,} images, archive with {latency} ms latency"
                 yield Trial(title, images, "images", race.contenders())
@@ -93,12 +93,19 @@ class _Race:
 
 
 @contextmanager
-def _archive(workspace: Workspace, folder: Path, latency_ms: int) -> Iterator[str]:
+def served_archive(scratch: Path, folder: Path, latency_ms: int) -> Iterator[str]:
+    """Serve a folder as an archive that answers late; yield its address.
+
+    Args:
+        scratch: for the server's log.
+        folder: as the official client writes it.
+        latency_ms: milliseconds before each answer.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     command = [sys.executable, str(SERVER), str(folder), str(port), str(latency_ms)]
     project = {"PYTHONPATH": str(SERVER.parents[1])}
-    with serving(command, workspace.scratch / f"archive-{port}.log", project):
+    with serving(command, scratch / f"archive-{port}.log", project):
         url = f"http://127.0.0.1:{port}"
         _wait_until_serving(f"{url}/api/v2/collections/")
         yield url

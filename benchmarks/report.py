@@ -45,6 +45,12 @@ class Conditions:
         moment = started.astimezone(UTC).isoformat(timespec="seconds")
         return cls(str(Machine.here()), (load, os.getloadavg()[0]), images, moment)
 
+    def sentence(self, command: str) -> str:
+        """Say under which conditions a command gave its figures."""
+        before, after = self.load
+        where = f"{self.started}, {self.images}; {self.machine}"
+        return f"`{command}`, {where}; load {before:.1f} before and {after:.1f} after."
+
 
 @dataclass(frozen=True)
 class Report:
@@ -75,12 +81,10 @@ class Report:
         return "\n".join([*lines, *self._notes()])
 
     def _notes(self) -> list[str]:
-        before, after = self.conditions.load
-        where = f"{self.conditions.started}, {self.conditions.images}; {self.conditions.machine}"
         return [
             _HOW_TO_READ,
             "",
-            f"`{self.command}`, {where}; load {before:.1f} before and {after:.1f} after.",
+            self.conditions.sentence(self.command),
             "",
             f"{DISCLAIMER}\n",
         ]

@@ -8,8 +8,6 @@ whose state is in STATE (default: a temporary folder). The images are of no use 
 seconds are those of everything but the pixels.
 """
 
-import csv
-import io
 import logging
 import os
 import sys
@@ -22,23 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-import cv2
-import numpy as np
 import psutil
 from pydantic import JsonValue
 
+from benchmarks.tiny_archive import write_tiny_archive
 from dermascan.commands.trigger import observer, show_outcome
-from dermascan.isic.catalogue import METADATA_FILE
-from dermascan.isic.synthetic import (
-    ATTRIBUTION,
-    COLUMNS,
-    LICENSE,
-    LICENSE_TEXT,
-    metadata_row,
-    plan_archive,
-    write_archive,
-)
-from dermascan.progress import tracked
+from dermascan.isic.synthetic import write_archive
 from dermascan.stack.embedded import EmbeddedStack
 from dermascan.stack.layout import StackPaths
 from dermascan.stack.runs import RunOutcome
@@ -47,7 +34,6 @@ from dermascan.walkthrough import Audience, Session, Walkthrough
 logger = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[1]
-WIDTH, HEIGHT = 48, 36
 TRAINING_IMAGES = 600
 SAMPLE_SECONDS = 0.5
 
@@ -100,7 +86,7 @@ class Measured:
 def main() -> None:
     images = int(sys.argv[1])
     with _folder(sys.argv[2:]) as state:
-        _write_tiny_archive(state / "tiny", images)
+        write_tiny_archive(state / "tiny", images)
         write_archive(state / "drawn", TRAINING_IMAGES, seed=1)
         paths = StackPaths(PROJECT, state, PROJECT / "dags", PROJECT / "plugins")
         stack = EmbeddedStack(paths, tell=print)
@@ -125,23 +111,6 @@ def _through(session: Session, state: Path) -> list[Measured]:
         twice = [measured("ingest_isic", dataset="tiny", start_training=False) for _ in range(2)]
     scored = measured("batch_inference", prefix="raw/tiny/images/", model="scale/champion")
     return [*twice, scored]
-
-
-def _write_tiny_archive(folder: Path, images: int) -> None:
-    """Write images of random pixels, so that no two are alike."""
-    (folder / "licenses").mkdir(parents=True, exist_ok=True)
-    plan = plan_archive(images, seed=1)
-    random, text = np.random.default_rng(0), io.StringIO(newline="")
-    rows = csv.DictWriter(text, COLUMNS)
-    rows.writeheader()
-    for image in tracked(plan, logger, "images written", images):
-        pixels = random.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-        _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 50])
-        (folder / image.filename).write_bytes(jpeg.tobytes())
-        rows.writerow({**metadata_row(image), "pixels_x": WIDTH, "pixels_y": HEIGHT})
-    (folder / "attribution.txt").write_text(ATTRIBUTION)
-    (folder / "licenses" / f"{LICENSE}.txt").write_text(LICENSE_TEXT)
-    (folder / METADATA_FILE).write_bytes(text.getvalue().encode())
 
 
 def _costs(runs: list[Measured], images: int) -> str:

@@ -4,8 +4,10 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
 from typing import cast
 
 import pandas as pd
@@ -20,6 +22,7 @@ from dermascan.storage import Store
 
 logger = logging.getLogger(__name__)
 
+ROWS_IN_MEMORY = 4096
 DIAGNOSIS_COLUMNS = ("diagnosis_1", "diagnosis_2", "diagnosis_3", "diagnosis_4", "diagnosis_5")
 
 MANIFEST_SCHEMA = pa.schema(
@@ -95,18 +98,28 @@ def manifest_fingerprint(manifest: pd.DataFrame) -> str:
     return digest.hexdigest()[:FINGERPRINT_HEX_DIGITS]
 
 
+def write_manifest(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a manifest's rows, sorted by `isic_id`, as Parquet; a few are in memory at a time."""
+    remaining = iter(rows)
+    with pq.ParquetWriter(path, MANIFEST_SCHEMA, compression="zstd") as writer:
+        while batch := list(islice(remaining, ROWS_IN_MEMORY)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=MANIFEST_SCHEMA))
+
+
 def encode_manifest(manifest: pd.DataFrame) -> bytes:
     """Encode a manifest as Parquet, sorted by `isic_id`; equal manifests give equal bytes."""
     ordered = manifest.sort_values("isic_id").reset_index(drop=True)
     table = pa.Table.from_pandas(ordered, schema=MANIFEST_SCHEMA, preserve_index=False)
     sink = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd")
+    plain = table.replace_schema_metadata(None)
+    pq.write_table(plain, sink, compression="zstd", row_group_size=ROWS_IN_MEMORY)
     return sink.getvalue()
 
 
-def decode_manifest(data: bytes) -> pd.DataFrame:
-    """Decode a Parquet manifest; columns as in `MANIFEST_SCHEMA`."""
-    return cast("pd.DataFrame", pq.read_table(io.BytesIO(data)).to_pandas())
+def decode_manifest(data: bytes, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Decode a Parquet manifest; columns as in `MANIFEST_SCHEMA`, or some of them."""
+    table = pq.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
+    return cast("pd.DataFrame", table.to_pandas(self_destruct=True, split_blocks=True))
 
 
 def read_pointer(store: Store, dataset: str) -> DatasetPointer:
@@ -122,9 +135,11 @@ def read_pointer(store: Store, dataset: str) -> DatasetPointer:
     return DatasetPointer(**value)  # type: ignore[arg-type]  # JSON written by publish()
 
 
-def read_manifest(store: Store, pointer: DatasetPointer) -> pd.DataFrame:
-    """Return the manifest that a pointer names."""
-    return decode_manifest(store.get(pointer.manifest_key))
+def read_manifest(
+    store: Store, pointer: DatasetPointer, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return the manifest that a pointer names, or some of its columns."""
+    return decode_manifest(store.get(pointer.manifest_key), columns)
 
 
 @dataclass(frozen=True)
@@ -159,12 +174,17 @@ def read_rows(
 
 
 def publish(store: Store, pointer: DatasetPointer, manifest: pd.DataFrame) -> bool:
-    """Store a manifest, then move its dataset's pointer to it.
+    """Store a manifest, then move its dataset's pointer to it; see `publish_encoded`."""
+    return publish_encoded(store, pointer, encode_manifest(manifest))
+
+
+def publish_encoded(store: Store, pointer: DatasetPointer, manifest: bytes) -> bool:
+    """Store a manifest that is Parquet already, then move its dataset's pointer to it.
 
     Returns:
         True if the pointer moved, False if it already said the same.
     """
-    store.put_if_absent(pointer.manifest_key, encode_manifest(manifest))
+    store.put_if_absent(pointer.manifest_key, manifest)
     pointer_key = DatasetKeys(pointer.dataset).pointer
     for _ in range(5):
         current, tag = store.read_pointer(pointer_key)

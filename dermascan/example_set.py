@@ -5,12 +5,14 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from dermascan.dataset import DatasetPointer, read_manifest, read_pointer
+from dermascan.dataset import ROWS_IN_MEMORY, DatasetPointer, read_manifest, read_pointer
 from dermascan.errors import (
     ConflictError,
     IntegrityError,
@@ -32,6 +34,13 @@ logger = logging.getLogger(__name__)
 
 IMAGES_PER_SHARD = 2000
 MAX_SHARDS_PER_SPLIT = 12
+_IDENTITY = ("isic_id", "key", "sha256", "lesion_id", "lesion_class")
+_METADATA = ("sex", "age_approx", "anatom_site_general", "diagnosis_confirm_type")
+_DEALT_BY = (
+    *_IDENTITY,
+    *_METADATA,
+    *("patient_id", "image_type", "perceptual_hash", "copyright_license"),
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,7 @@ def split(store: Store, dataset: str, preprocessing: Preprocessing, suites: Path
     """
     pointer = read_pointer(store, dataset)
     _require_validated(store, pointer, suites)
-    manifest = read_manifest(store, pointer)
+    manifest = read_manifest(store, pointer, _DEALT_BY)
     images = trainable(manifest)
     dealt = _deal(store, dataset, images)
     if leaking := leaks(images, dealt):
@@ -130,9 +139,11 @@ def split(store: Store, dataset: str, preprocessing: Preprocessing, suites: Path
 def preprocess(store: Store, examples: ExampleSet, shard: int) -> ShardCounts:
     """Write the records of one shard, unless they are there."""
     chosen = examples.shards[shard]
-    table = read_split(store, examples, chosen.split).iloc[chosen.start : chosen.stop]
-    columns = ["isic_id", "key", "sha256", "lesion_id", "lesion_class"]
-    rows = [ImageRow(*values) for values in table[columns].itertuples(index=False)]
+    columns = [each.name for each in fields(ImageRow)]
+    source = io.BytesIO(store.get(f"{examples.prefix}split.parquet"))
+    table = pq.read_table(source, columns=columns, filters=pc.field("split") == chosen.split)
+    wanted = table.slice(chosen.start, chosen.stop - chosen.start)
+    rows = [ImageRow(**values) for values in wanted.to_pylist()]
     return preprocess_shard(store, rows, examples.preprocessing, chosen.key(examples.prefix))
 
 
@@ -213,10 +224,11 @@ def _class_counts(table: pd.DataFrame) -> dict[str, int]:
 
 
 def _split_table(table: pd.DataFrame) -> bytes:
-    columns = ["isic_id", "key", "sha256", "lesion_id", "lesion_class", "split"]
-    metadata = ["sex", "age_approx", "anatom_site_general", "diagnosis_confirm_type"]
+    columns = [*_IDENTITY, "split", *_METADATA]
     sink = io.BytesIO()
-    table[[*columns, *metadata]].reset_index(drop=True).to_parquet(sink, compression="zstd")
+    table[columns].reset_index(drop=True).to_parquet(
+        sink, compression="zstd", row_group_size=ROWS_IN_MEMORY
+    )
     return sink.getvalue()
 
 

@@ -20,6 +20,24 @@ def canonical_json(value: Plain) -> bytes:
     return text.encode()
 
 
+class ListFingerprint:
+    """The fingerprint of a list that need not be in memory as a whole."""
+
+    def __init__(self) -> None:
+        self._digest, self._separator = hashlib.sha256(b"["), b""
+
+    def add(self, value: Plain) -> None:
+        """Append a value."""
+        self._digest.update(self._separator + canonical_json(value))
+        self._separator = b","
+
+    def name(self) -> str:
+        """Return what `fingerprint` returns for the list so far."""
+        whole = self._digest.copy()
+        whole.update(b"]")
+        return whole.hexdigest()[:FINGERPRINT_HEX_DIGITS]
+
+
 def fingerprint(value: Plain) -> str:
     """Return a 24-digit hexadecimal name for a plain value; equal values share a name."""
     return sha256_hex(canonical_json(value))[:FINGERPRINT_HEX_DIGITS]

@@ -10,11 +10,13 @@ were dealt in runs that did not see each other), those outside the test split ar
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import combinations, pairwise
 from typing import Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dermascan.fingerprint import sha256_hex
 
@@ -43,18 +45,24 @@ def near_duplicates(hashes: Sequence[str]) -> list[tuple[int, int]]:
     Args:
         hashes: 16 hexadecimal digits each.
     """
-    values = [int(text, 16) for text in hashes]
-    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for position, value in enumerate(values):
-        for band in range(_BANDS):
-            buckets[band, value >> (16 * band) & 0xFFFF].append(position)
+    values = np.fromiter((int(text, 16) for text in hashes), np.uint64, len(hashes))
     found = {
         (a, b)
-        for members in buckets.values()
+        for band in range(_BANDS)
+        for members in _alike(values >> np.uint64(16 * band) & np.uint64(0xFFFF))
         for a, b in combinations(members, 2)
-        if (values[a] ^ values[b]).bit_count() <= NEAR_DUPLICATE_BITS
+        if (int(values[a]) ^ int(values[b])).bit_count() <= NEAR_DUPLICATE_BITS
     }
     return sorted(found)
+
+
+def _alike(values: NDArray[np.uint64]) -> Iterator[list[int]]:
+    """Yield the positions of each value that occurs more than once, ascending."""
+    order = np.argsort(values, kind="stable")
+    bounds = np.flatnonzero(np.diff(values[order])) + 1
+    for start, stop in pairwise([0, *bounds.tolist(), len(order)]):
+        if stop - start > 1:
+            yield order[start:stop].tolist()
 
 
 def groups(images: pd.DataFrame) -> list[int]:

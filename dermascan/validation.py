@@ -20,7 +20,7 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from dermascan.dataset import DatasetPointer, read_manifest
+from dermascan.dataset import MANIFEST_SCHEMA, DatasetPointer, read_manifest
 from dermascan.errors import InputError, ValidationFailedError
 from dermascan.fingerprint import fingerprint, sha256_hex
 from dermascan.layout import DatasetKeys
@@ -126,6 +126,10 @@ def _parse_suite(path: Path) -> Suite:
 
 
 # Facts about a row that other rows decide
+
+_CROSS_ROW_SOURCES = frozenset(
+    ("isic_id", "key", "sha256", "patient_id", "lesion_id", "lesion_class", "perceptual_hash")
+) | {"width", "height", "age_approx"}
 
 
 def with_cross_row_columns(manifest: pd.DataFrame) -> pd.DataFrame:
@@ -290,8 +294,9 @@ def validate(store: Store, pointer: DatasetPointer, suites: Path) -> ValidationR
         logger.info("validated already, nothing to do: %s", done.summary())
         return done
     keys = _ValidationKeys.of(pointer, suites)
-    frame = with_cross_row_columns(read_manifest(store, pointer))
-    judged = _judge(frame, load_suites(suites))
+    loaded = load_suites(suites)
+    frame = with_cross_row_columns(read_manifest(store, pointer, _needed_columns(loaded)))
+    judged = _judge(frame, loaded)
     result = ValidationResult(
         dataset=pointer.dataset,
         manifest=pointer.fingerprint,
@@ -308,6 +313,18 @@ def validate(store: Store, pointer: DatasetPointer, suites: Path) -> ValidationR
         logger.warning("%s", outcome.sentence())
     logger.info("%s; Data Docs: %s", result.summary(), store.address(result.data_docs))
     return _kept(store, keys.result, result)
+
+
+def _needed_columns(suites: Iterable[Suite]) -> list[str]:
+    """Return the columns of a manifest that suites speak of, or that other columns are made of.
+
+    All of them if a suite speaks of which columns there are.
+    """
+    expectations = [expectation for suite in suites for expectation in suite.expectations]
+    if any("TableColumn" in expectation.type for expectation in expectations):
+        return list(MANIFEST_SCHEMA.names)
+    said = " ".join(expectation.expected() for expectation in expectations)
+    return [name for name in MANIFEST_SCHEMA.names if name in said or name in _CROSS_ROW_SOURCES]
 
 
 def latest_result(store: Store, pointer: DatasetPointer, suites: Path) -> ValidationResult | None:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from dermascan.commands.shared import open_stack
 from dermascan.errors import InputError
 
 CACHE = "benchmarks"
+_MEASURES = re.compile(r"^def (trials|tables)\(", re.MULTILINE)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,6 +48,7 @@ def benchmark(  # noqa: PLR0913, PLR0917  # each is an option of the command
     _require(name, paths.project / "benchmarks")
     from benchmarks import report, workspace  # noqa: PLC0415  # likewise
     from benchmarks.rounds import compare  # noqa: PLC0415  # likewise
+    from benchmarks.tables import TableReport  # noqa: PLC0415  # likewise
 
     module = importlib.import_module(f"benchmarks.{name}")
     started, load = datetime.now(UTC), os.getloadavg()[0]
@@ -53,9 +56,16 @@ def benchmark(  # noqa: PLR0913, PLR0917  # each is an option of the command
     cache.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="dermascan-benchmark-") as scratch:
         space = workspace.Workspace(Path(scratch), cache, data, images, _progress)
-        outcomes = [compare(t, rounds, _progress) for t in module.trials(space)]
-        conditions = report.Conditions.since(started, load, space.origin)
-    made = report.Report(name, module.TITLE, module.AIM, command, outcomes, conditions)
+        what = (name, module.TITLE, module.AIM, command)
+        made: report.Report | TableReport
+        if hasattr(module, "tables"):
+            tables = list(module.tables(space))
+            conditions = report.Conditions.since(started, load, module.ORIGIN)
+            made = TableReport(*what, tables, conditions)
+        else:
+            outcomes = [compare(t, rounds, _progress) for t in module.trials(space)]
+            conditions = report.Conditions.since(started, load, space.origin)
+            made = report.Report(*what, outcomes, conditions)
     typer.echo(made.markdown())
     for path in made.write(out or cache):
         typer.echo(path)
@@ -63,7 +73,8 @@ def benchmark(  # noqa: PLR0913, PLR0917  # each is an option of the command
 
 def _require(name: str, folder: Path) -> None:
     files = sorted(folder.glob("*.py"))
-    names = [file.stem for file in files if "def trials(" in file.read_text(encoding="utf-8")]
+    texts = {file.stem: file.read_text(encoding="utf-8") for file in files}
+    names = [stem for stem, text in texts.items() if _MEASURES.search(text)]
     if name not in names:
         raise InputError(f"there is no benchmark {name!r}: use one of {', '.join(names)}")
 

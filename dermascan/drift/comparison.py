@@ -106,7 +106,7 @@ def compare(
     if not len(features) or len(sample) < LEAST_SAMPLE:
         return None
     random = np.random.default_rng(_SEED)
-    batch = _thinned(features.astype(np.float64), random)
+    batch = _thinned(features, random).astype(np.float64)
     aspects = tuple(
         _aspect(name, batch[:, columns], sample[:, columns], resamples)
         for name, columns in ASPECTS.items()
@@ -118,7 +118,7 @@ def compare(
 _BY_SEVERITY: tuple[Verdict, ...] = ("like", "somewhat different", "different")
 
 
-def _thinned(batch: Array, random: np.random.Generator) -> Array:
+def _thinned(batch: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
     if len(batch) <= LARGEST_BATCH:
         return batch
     return batch[np.sort(random.choice(len(batch), LARGEST_BATCH, replace=False))]

@@ -1,6 +1,5 @@
 """A model version over every object under a prefix, each scored or rejected with a reason."""
 
-import io
 import json
 import logging
 import tempfile
@@ -12,10 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute
-import pyarrow.csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dermascan.decoding import decoding_slots
@@ -26,7 +21,8 @@ from dermascan.errors import InputError, NotFoundError
 from dermascan.fingerprint import canonical_json, fingerprint
 from dermascan.imaging import Preprocessing
 from dermascan.inference.index import finished_time, index_predictions
-from dermascan.inference.pictures import Picture, Pictures
+from dermascan.inference.merging import RUNTIME, Merged, merge_shards
+from dermascan.inference.pictures import Pictures
 from dermascan.inference.scoring import (
     BATCH,
     EXTENDED_SCHEMA,
@@ -67,9 +63,8 @@ logger = logging.getLogger(__name__)
 
 STEP_VERSION = 1
 READERS = 8
-# Images that a report shows; a shard may hold all of them.
+# Images that a report shows; one shard may hold all of them.
 PICTURED = 200
-RUNTIME = b"dermascan.runtime"  # key of a Parquet file's metadata
 
 
 @dataclass(frozen=True)
@@ -323,69 +318,18 @@ def _delete_staging(store: Store, plan: BatchPlan) -> None:
     store.delete([found.key for found in store.list(prediction_staging(plan.run))])
 
 
-@dataclass(frozen=True, eq=False)
-class _Merged:
-    """All shards together.
-
-    Attributes:
-        table: with the columns of `PREDICTIONS_SCHEMA`, and those of `QUALITY_SCHEMA` if the
-            images were measured.
-        features: float32 (N, features) of the scored images, for `dermascan.drift`; None if the
-            model version has no reference.
-        pictures: of the images of highest risk in each shard.
-        runtime: what computed the scores, empty if not recorded.
-    """
-
-    table: pd.DataFrame
-    features: NDArray[np.float32] | None
-    pictures: dict[str, Picture]
-    runtime: str = ""
-
-
-def _merge(store: Store, plan: BatchPlan, folder: Path) -> _Merged:
-    shards = [_read_shard(store, plan, shard) for shard in range(plan.shards)]
-    runtime = ", ".join(sorted({_runtime(shard) for shard in shards} - {""}))
-    table = pa.concat_tables(shards).replace_schema_metadata({RUNTIME: runtime})
-    if table.num_rows != plan.objects:
+def _merge(store: Store, plan: BatchPlan, folder: Path) -> Merged:
+    staged = (store.get(plan.staged("scores", shard, ".parquet")) for shard in range(plan.shards))
+    merged = merge_shards(staged, folder, PICTURED)
+    if len(merged.table) != plan.objects:
         raise InputError(
-            f"{table.num_rows} rows for {plan.objects} objects: clear the predict tasks"
+            f"{len(merged.table)} rows for {plan.objects} objects: clear the predict tasks"
         )
-    predictions = table.select(PREDICTIONS_SCHEMA.names)
-    pq.write_table(predictions, folder / "predictions.parquet", compression="zstd")
-    pyarrow.csv.write_csv(predictions, folder / "predictions.csv")
-    if "warnings" not in table.column_names:  # staged by an earlier release
-        return _Merged(predictions.to_pandas(), None, {}, runtime)
-    quality = table.select(QUALITY_SCHEMA.names)
-    pq.write_table(quality, folder / "quality.parquet", compression="zstd")
-    shown = [*PREDICTIONS_SCHEMA.names, *QUALITY_SCHEMA.names[1:]]
-    return _Merged(table.select(shown).to_pandas(), _features(table), _pictures(table), runtime)
-
-
-def _read_shard(store: Store, plan: BatchPlan, shard: int) -> pa.Table:
-    return pq.read_table(io.BytesIO(store.get(plan.staged("scores", shard, ".parquet"))))
-
-
-def _runtime(shard: pa.Table) -> str:
-    found: bytes = (shard.schema.metadata or {}).get(RUNTIME, b"")
-    return found.decode()
-
-
-def _features(table: pa.Table) -> NDArray[np.float32] | None:
-    column = table["features"].combine_chunks()
-    described = len(column) - column.null_count
-    if not described:
-        return None
-    return np.asarray(column.flatten(), np.float32).reshape(described, -1)
-
-
-def _pictures(table: pa.Table) -> dict[str, Picture]:
-    drawn = table.filter(pa.compute.is_valid(table["picture"]))
-    columns = [drawn[name].to_pylist() for name in ("image_key", "picture", "overlay")]
-    return {key: Picture(jpeg, overlay) for key, jpeg, overlay in zip(*columns, strict=True)}
+    return merged
 
 
 def _report(
-    store: Store, plan: BatchPlan, merged: _Merged, drift: Drift | None, finished: datetime
+    store: Store, plan: BatchPlan, merged: Merged, drift: Drift | None, finished: datetime
 ) -> str:
     from dermascan.model_card.excerpt import model_excerpt  # noqa: PLC0415  # matplotlib
     from dermascan.reporting import (  # noqa: PLC0415  # likewise

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from dermascan.errors import InputError
-from dermascan.fingerprint import Plain, canonical_json, fingerprint
+from dermascan.fingerprint import ListFingerprint, canonical_json, fingerprint
 from dermascan.ingest.staging import IngestPlan
 from dermascan.isic.client import IsicClient
 from dermascan.layout import DatasetKeys
@@ -63,14 +63,15 @@ def plan(store: Store, client: IsicClient, request: IngestRequest) -> IngestPlan
 def _spool_records(
     client: IsicClient, request: IngestRequest, expected: int, spool: BinaryIO
 ) -> tuple[int, str]:
-    identities: list[Plain] = [request.dataset, STEP_VERSION]
-    found = 0
+    content, found = ListFingerprint(), 0
+    for part in (request.dataset, STEP_VERSION):
+        content.add(part)
     records = client.search(request.query, request.collections, request.limit or None)
     for record in tracked(records, logger, "records", expected):
         spool.write(canonical_json(record.to_plain()) + b"\n")
-        identities.append(fingerprint([record.isic_id, record.size, dict(record.metadata)]))
+        content.add(fingerprint([record.isic_id, record.size, dict(record.metadata)]))
         found += 1
-    return found, fingerprint(identities)
+    return found, content.name()
 
 
 def _store_shards(store: Store, ingest_plan: IngestPlan, spool: Iterable[bytes]) -> None:

@@ -1,14 +1,22 @@
 """The last step: the shards become a manifest, and the dataset's pointer moves to it."""
 
 import logging
+import tempfile
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 
-from dermascan.dataset import MANIFEST_SCHEMA, DatasetPointer, manifest_fingerprint, publish
+from dermascan.dataset import (
+    DatasetPointer,
+    decode_manifest,
+    publish_encoded,
+    write_manifest,
+)
 from dermascan.errors import InputError, NotFoundError, PermanentError
 from dermascan.fingerprint import Plain, canonical_json, fingerprint
+from dermascan.ingest.manifest_rows import ManifestRows, Row
 from dermascan.ingest.staging import (
     IndexEntry,
     IngestPlan,
@@ -62,38 +70,71 @@ def _published_before(store: Store, ingest_plan: IngestPlan) -> DatasetPointer |
 def _publish_shards(
     store: Store, client: IsicClient, ingest_plan: IngestPlan, max_failed_share: float
 ) -> DatasetPointer:
-    rows: list[dict[str, object]] = []
-    refused: list[IndexEntry] = []
-    failed: list[IndexEntry] = []
-    for shard in range(ingest_plan.shards):
-        records = {r.isic_id: r for r in read_records(store, ingest_plan, shard)}
-        for entry in required_index(store, ingest_plan, shard, "placed"):
-            if entry.usable:
-                rows.append(_manifest_row(records[entry.isic_id], entry))
-            else:
-                (failed if entry.status == "failed" else refused).append(entry)
-    _check_failures(failed, ingest_plan, max_failed_share)
-    if not rows:
-        raise PermanentError(f"none of {ingest_plan.images} images is usable: see the quarantine")
-    manifest = pd.DataFrame(rows, columns=MANIFEST_SCHEMA.names)
-    name = manifest_fingerprint(manifest)
+    with tempfile.TemporaryDirectory(prefix="dermascan-") as folder:
+        rows = ManifestRows(Path(folder))
+        left_out: list[IndexEntry] = []
+        for shard in range(ingest_plan.shards):
+            left_out += _collect(store, ingest_plan, shard, rows)
+        _check_failures(_failed(left_out), ingest_plan, max_failed_share)
+        if not len(rows):
+            message = f"none of {ingest_plan.images} images is usable: see the quarantine"
+            raise PermanentError(message)
+        name, path = rows.fingerprint(), Path(folder) / "manifest.parquet"
+        write_manifest(path, rows)
+        data = path.read_bytes()
+    return _published(store, client, ingest_plan, left_out, Manifest(name, data, len(rows)))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that is made: its fingerprint, its Parquet file, and its number of rows."""
+
+    fingerprint: str
+    data: bytes
+    images: int
+
+
+def _collect(
+    store: Store, ingest_plan: IngestPlan, shard: int, rows: ManifestRows
+) -> list[IndexEntry]:
+    """Add a shard's images to the rows of the manifest; return what does not belong there."""
+    entries = required_index(store, ingest_plan, shard, "placed")
+    records = {r.isic_id: r for r in read_records(store, ingest_plan, shard)}
+    rows.add(_manifest_row(records[entry.isic_id], entry) for entry in entries if entry.usable)
+    return [entry for entry in entries if not entry.usable]
+
+
+def _failed(left_out: list[IndexEntry]) -> list[IndexEntry]:
+    return [entry for entry in left_out if entry.status == "failed"]
+
+
+def _published(
+    store: Store,
+    client: IsicClient,
+    ingest_plan: IngestPlan,
+    left_out: list[IndexEntry],
+    made: Manifest,
+) -> DatasetPointer:
+    name, failed = made.fingerprint, _failed(left_out)
+    refused = [entry for entry in left_out if entry.status != "failed"]
     left_out_key = _store_left_out(store, ingest_plan.dataset, refused, failed)
     pointer = DatasetPointer(
         dataset=ingest_plan.dataset,
         fingerprint=name,
         manifest_key=DatasetKeys(ingest_plan.dataset).manifest(name),
-        images=len(manifest),
+        images=made.images,
         refused=len(refused),
         failed=len(failed) + ingest_plan.missing,
         left_out_key=left_out_key,
     )
-    _store_companions(store, client, pointer, manifest)
-    moved = publish(store, pointer, manifest)
+    rights = decode_manifest(made.data, ["attribution", "copyright_license", "lesion_class"])
+    _store_companions(store, client, pointer, rights)
+    moved = publish_encoded(store, pointer, made.data)
     note_key = DatasetKeys(ingest_plan.dataset).published(ingest_plan.plan)
     store.put_json(note_key, pointer.as_plain())
     staging = DatasetKeys(ingest_plan.dataset).plan(ingest_plan.plan)
     store.delete([found.key for found in store.list(staging)])
-    logger.info("%s", _publication_text(pointer, manifest, moved))
+    logger.info("%s", _publication_text(pointer, rights, moved))
     return pointer
 
 
@@ -108,7 +149,7 @@ def _check_failures(failed: list[IndexEntry], ingest_plan: IngestPlan, allowed: 
         )
 
 
-def _manifest_row(record: ImageRecord, entry: IndexEntry) -> dict[str, object]:
+def _manifest_row(record: ImageRecord, entry: IndexEntry) -> Row:
     metadata = parse_metadata(record)
     values = metadata.model_dump(exclude={"errors"})
     return {

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dermascan import dataset, experiment, registry, versions
-from dermascan.dataset import DatasetPointer, encode_manifest
+from dermascan.dataset import DatasetPointer
 from dermascan.fingerprint import canonical_json
 from dermascan.inference import batch as inference
 from dermascan.ingest import publishing
@@ -51,11 +51,11 @@ def _champion_before_upload() -> None:
 
 
 def _pointer_before_manifest() -> None:
-    def publish(store: Store, pointer: DatasetPointer, manifest: Any) -> bool:
+    def publish(store: Store, pointer: DatasetPointer, manifest: bytes) -> bool:
         store.put_json(DatasetKeys(pointer.dataset).pointer, pointer.as_plain())
-        return store.put_if_absent(pointer.manifest_key, encode_manifest(manifest))
+        return store.put_if_absent(pointer.manifest_key, manifest)
 
-    dataset.publish = publishing.publish = publish
+    dataset.publish_encoded = publishing.publish_encoded = publish
 
 
 def _success_before_results() -> None:

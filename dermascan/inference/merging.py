@@ -1,0 +1,156 @@
+"""The shards of a batch-inference run as files of results, one shard in memory at a time."""
+
+import heapq
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dermascan.inference.pictures import Picture
+from dermascan.inference.scoring import PREDICTIONS_SCHEMA, QUALITY_SCHEMA
+
+RUNTIME = b"dermascan.runtime"  # key of a Parquet file's metadata
+_SHOWN = tuple(name for name in PREDICTIONS_SCHEMA.names if name != "isic_id")
+
+_Ranked = tuple[float, str, Picture]
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """All shards together.
+
+    Attributes:
+        table: with the columns of `PREDICTIONS_SCHEMA` but `isic_id`, and `warnings` if the images
+            were measured.
+        features: float32 (N, features) of the scored images, for `dermascan.drift`; None if the
+            model version has no reference.
+        pictures: of the images of highest risk, by `image_key`.
+        runtime: what computed the scores, empty if not recorded.
+    """
+
+    table: pd.DataFrame
+    features: NDArray[np.float32] | None
+    pictures: dict[str, Picture]
+    runtime: str = ""
+
+
+def merge_shards(shards: Iterable[bytes], folder: Path, pictures: int) -> Merged:
+    """Write `predictions.parquet` and `.csv`, and `quality.parquet` if images were measured.
+
+    Args:
+        shards: Parquet files with the columns of `EXTENDED_SCHEMA`; of an earlier release with
+            those of `PREDICTIONS_SCHEMA` alone.
+        folder: for the files.
+        pictures: how many are kept at most.
+    """
+    shown: list[pa.Table] = []
+    features: list[NDArray[np.float32]] = []
+    best: list[_Ranked] = []
+    runtimes: set[str] = set()
+    with _Files(folder) as files:
+        for table in map(_read, shards):
+            runtimes.add(_runtime(table))
+            files.write(table)
+            shown.append(_shown(table))
+            if "features" in table.column_names:
+                features += _features(table)
+            if "picture" in table.column_names:
+                best = heapq.nsmallest(pictures, [*best, *_pictures(table)], key=_rank)
+        runtime = ", ".join(sorted(runtimes - {""}))
+        files.note({RUNTIME.decode(): runtime})
+    whole = pa.concat_tables(shown, promote_options="default")
+    shown.clear()
+    return Merged(
+        whole.to_pandas(self_destruct=True, split_blocks=True),
+        np.concatenate(features) if features else None,
+        {key: picture for _, key, picture in best},
+        runtime,
+    )
+
+
+class _Files:
+    """The files of results, to which shard after shard is added."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._open = folder, ExitStack()
+        self._quality: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        schema = PREDICTIONS_SCHEMA
+        self._predictions = self._open.enter_context(self._parquet("predictions", schema))
+        self._csv = self._open.enter_context(
+            pyarrow.csv.CSVWriter(self._folder / "predictions.csv", schema)
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def write(self, table: pa.Table) -> None:
+        predictions = _plain(table, PREDICTIONS_SCHEMA)
+        self._predictions.write_table(predictions)
+        self._csv.write_table(predictions)
+        if "warnings" not in table.column_names:  # staged by an earlier release
+            return
+        if self._quality is None:
+            self._quality = self._open.enter_context(self._parquet("quality", QUALITY_SCHEMA))
+        self._quality.write_table(_plain(table, QUALITY_SCHEMA))
+
+    def note(self, metadata: dict[str, str]) -> None:
+        """Leave metadata in the Parquet files."""
+        for file in (self._predictions, self._quality):
+            if file is not None:
+                file.add_key_value_metadata(metadata)
+
+    def _parquet(self, name: str, schema: pa.Schema) -> pq.ParquetWriter:
+        path = self._folder / f"{name}.parquet"
+        # With a schema of Arrow beside its own, readers would not see metadata that is added last.
+        return pq.ParquetWriter(path, schema, compression="zstd", store_schema=False)
+
+
+def _read(shard: bytes) -> pa.Table:
+    return pq.read_table(io.BytesIO(shard))
+
+
+def _plain(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    return table.select(schema.names).cast(schema)
+
+
+def _runtime(shard: pa.Table) -> str:
+    found: bytes = (shard.schema.metadata or {}).get(RUNTIME, b"")
+    return found.decode()
+
+
+def _shown(table: pa.Table) -> pa.Table:
+    names = [*_SHOWN, *(["warnings"] if "warnings" in table.column_names else [])]
+    return table.select(names).replace_schema_metadata(None)
+
+
+def _features(table: pa.Table) -> Iterator[NDArray[np.float32]]:
+    column = table["features"].combine_chunks()
+    described = len(column) - column.null_count
+    if described:
+        yield np.array(column.flatten(), np.float32).reshape(described, -1)
+
+
+def _pictures(table: pa.Table) -> Iterator[_Ranked]:
+    drawn = table.filter(pc.is_valid(table["picture"]))
+    names = ("p_malignant", "image_key", "picture", "overlay")
+    columns = [drawn[name].to_pylist() for name in names]
+    for risk, key, jpeg, overlay in zip(*columns, strict=True):
+        yield risk, key, Picture(jpeg, overlay)
+
+
+def _rank(ranked: _Ranked) -> tuple[float, str]:
+    risk, key, _ = ranked
+    return -risk, key
