@@ -23,6 +23,7 @@ ORIGIN = "drawn images"
 PROJECT = Path(__file__).resolve().parents[1]
 PROBE = Path(__file__).with_name("overhead_probe.py")
 PATIENCE_SECONDS = 300.0
+_TIMES = ("began", "ended", "importing")
 RATIO_NOTE = (
     "Wall: from the run's start to its end, by Airflow's clock. Busy: seconds in which at least "
     "one task ran. In library calls: seconds in which at least one task was in its body, less "
@@ -31,9 +32,8 @@ RATIO_NOTE = (
 )
 PARTS_NOTE = (
     "Seconds of all tasks of a run together, which overlap where tasks run at once. Before the "
-    "body: the worker's process, the DAG file, the connection to Airflow's API. After: telling "
-    "Airflow that the task ended. Idle: seconds of the run in which no task ran, which is what "
-    "the scheduler takes to see that the next one may."
+    "body: the worker's process, the DAG file, the connection to Airflow's API. Idle: seconds of "
+    "the run in which no task ran, which is what the scheduler takes to see that the next may."
 )
 
 
@@ -110,12 +110,11 @@ def parts_table(runs: Iterable[RunNotes]) -> Table:
             sum(note.began - note.started for note in run.tasks),
             sum(note.calls[0] - note.began for note in run.tasks),
             sum(note.calls[1] - note.calls[0] for note in run.tasks),
-            sum(note.stopped - note.ended for note in run.tasks),
             run.wall - covered((note.started, note.stopped) for note in run.tasks),
         )
         return (run.dag, str(len(run.tasks)), *(f"{part:.1f}" for part in parts))
 
-    head = ("", "tasks", "before the body, s", "imports, s", "library calls, s", "after, s")
+    head = ("", "tasks", "before the body, s", "imports, s", "library calls, s")
     return Table("Where it goes", (*head, "idle, s"), tuple(map(row, runs)), PARTS_NOTE)
 
 
@@ -136,8 +135,10 @@ def _run_notes(outcome: RunOutcome, notes: Iterable[Mapping[str, object]]) -> Ru
         if note is None or task.start_date is None:
             continue  # it was skipped
         started = task.start_date.timestamp()
-        times = (float(str(note[name])) for name in ("began", "ended", "importing"))
-        tasks.append(TaskNote(started, started + (task.duration or 0.0), *times))
+        stopped = started + (task.duration or 0.0)
+        began, ended, importing = (float(str(note[name])) for name in _TIMES)
+        # Airflow takes the end of a task before it tells the probe.
+        tasks.append(TaskNote(started, stopped, began, min(ended, stopped), importing))
     return RunNotes(outcome.dag_id, outcome.seconds, tuple(tasks))
 
 

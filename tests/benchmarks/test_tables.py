@@ -35,7 +35,7 @@ def test_overhead_tables_take_imports_for_no_library_call():
     (ratios,), (parts,) = ratio_table([run]).rows, parts_table([run]).rows
 
     assert ratios == ("train_model", "16.0", "10.0", "4.0", "8.0", "4.00 x", "2.00 x")
-    assert parts == ("train_model", "2", "3.0", "3.0", "8.0", "2.0", "6.0")
+    assert parts == ("train_model", "2", "3.0", "3.0", "8.0", "6.0")
 
 
 def test_table_report_writes_a_page_and_raw_figures(tmp_path):
