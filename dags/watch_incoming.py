@@ -1,7 +1,8 @@
 """### Start a run for every folder that arrives
 
 The asset `dermascan_incoming` has a watcher, which looks under `incoming/` of the bucket of the
-connection `dermascan_s3`. A folder is complete when `_READY` is the newest object in it, or
+connection `dermascan_s3`, and another one, which reads the bucket's notifications, if
+`DERMASCAN_KAFKA_TOPIC` names their topic. A folder is complete when `_READY` is the newest object in it, or
 when nothing in it has changed for a while (`DERMASCAN_INCOMING_QUIET_SECONDS`, 300 by
 default). This DAG then starts `batch_inference` for it, exactly once.
 
@@ -26,18 +27,30 @@ from airflow.sdk import Asset, AssetWatcher, TriggerRule, dag, task
 from common import DEFAULT_ARGS, open_store, states_of
 from incoming_trigger import IncomingTrigger
 
-from dermascan.settings import watch_from_environment
+from dermascan.settings import KAFKA_CONNECTION, topic_from_environment, watch_from_environment
 
-INCOMING = Asset(
-    "dermascan_incoming",
-    watchers=[
-        AssetWatcher(
-            name="dermascan_incoming",
-            trigger=IncomingTrigger(**watch_from_environment().model_dump()),
+
+def watchers() -> list[AssetWatcher]:
+    """Return the watcher of the bucket, and the one of its notifications if they have a topic."""
+    looking = IncomingTrigger(**watch_from_environment().model_dump())
+    found = [AssetWatcher(name="dermascan_incoming", trigger=looking)]
+    if topic := topic_from_environment():
+        from airflow.providers.common.messaging.triggers.msg_queue import (  # noqa: PLC0415  # a second, which most need not spend
+            MessageQueueTrigger,
         )
-    ],
-)
 
+        reading = MessageQueueTrigger(
+            scheme="kafka",
+            topics=[topic],
+            kafka_config_id=KAFKA_CONNECTION,
+            apply_function="incoming_trigger.claim_announced",
+            poll_interval=0,  # a pause after each message that announces nothing
+        )
+        found.append(AssetWatcher(name="dermascan_notifications", trigger=reading))
+    return found
+
+
+INCOMING = Asset("dermascan_incoming", watchers=watchers())
 
 STARTED = {"success", "skipped"}  # skipped: the run was there already
 

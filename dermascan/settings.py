@@ -5,6 +5,7 @@ library looks at the environment.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
@@ -14,6 +15,8 @@ from dermascan.errors import InputError
 
 PUBLIC_ISIC_URL = "https://api.isic-archive.com"
 STORAGE_CONNECTION = "dermascan_s3"  # the name of Airflow's connection to object storage
+KAFKA_CONNECTION = "dermascan_kafka"  # and to the broker of bucket notifications
+KAFKA_TOPIC = "DERMASCAN_KAFKA_TOPIC"
 SecondsT = TypeVar("SecondsT", bound=BaseModel)
 
 
@@ -124,6 +127,18 @@ def watch_from_environment(environment: Mapping[str, str] = os.environ) -> Watch
         InputError: one of them is not a number of seconds, or is out of range.
     """
     return _seconds_from_environment(WatchSettings, "DERMASCAN_INCOMING_", environment)
+
+
+def topic_from_environment(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the topic of bucket notifications; None, if it is unset or empty, means none is read.
+
+    Raises:
+        InputError: it is no name of a topic.
+    """
+    topic = environment.get(KAFKA_TOPIC) or None
+    if topic and not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic):
+        raise InputError(f"{KAFKA_TOPIC}: give 1 to 249 of a-z, A-Z, 0-9, dot, _ and -")
+    return topic
 
 
 def storage_of_connection(

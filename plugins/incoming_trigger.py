@@ -1,4 +1,4 @@
-"""The trigger behind the asset `dermascan_incoming`: tells of folders that wait for their run."""
+"""What is behind the asset `dermascan_incoming`: tells of folders that wait for their run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,48 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from airflow.sdk import Connection
+    from confluent_kafka import Message
+
     from dermascan.storage import Store
 
 LONGEST_PAUSE_SECONDS = 300.0
+PATIENCE_SECONDS = 20.0  # with a store that fails, while a message waits
+
+
+def claim_announced(message: Message) -> list[str] | None:
+    """Claim the folders that a message announces, as `apply_function` of Airflow's Kafka trigger.
+
+    A message counts as read when this returns. If it raises, the trigger ends, Airflow starts it
+    again, and the broker hands out the same message.
+
+    Returns:
+        The claimed states to tell of, None if there are none.
+
+    Raises:
+        TransientError: the store does not answer.
+    """
+    from dermascan import notifications  # noqa: PLC0415  # plugins load everywhere
+    from dermascan.settings import STORAGE_CONNECTION  # noqa: PLC0415  # as above
+
+    folders = notifications.announced_folders(message.value())
+    if not folders:
+        return None
+    found = BaseHook.get_connection(STORAGE_CONNECTION)
+    return notifications.claim_announced(_store_of(found, PATIENCE_SECONDS), folders) or None
+
+
+def _store_of(found: Connection, retry_seconds: float = 0) -> Store:
+    from dermascan.settings import (  # noqa: PLC0415  # as above
+        STORAGE_CONNECTION,
+        storage_of_connection,
+    )
+    from dermascan.storage import Store  # noqa: PLC0415  # as above
+
+    settings = storage_of_connection(
+        STORAGE_CONNECTION, found.login, found.password, found.extra_dejson
+    )
+    return Store(settings.impatient(retry_seconds))
 
 
 class IncomingTrigger(BaseEventTrigger):
@@ -59,14 +98,7 @@ class IncomingTrigger(BaseEventTrigger):
 
     @staticmethod
     async def _open_store() -> Store:
-        from dermascan.settings import (  # noqa: PLC0415  # as above
-            STORAGE_CONNECTION,
-            storage_of_connection,
-        )
-        from dermascan.storage import Store  # noqa: PLC0415  # as above
+        from dermascan.settings import STORAGE_CONNECTION  # noqa: PLC0415  # as above
 
         found = await BaseHook.aget_connection(STORAGE_CONNECTION)
-        settings = storage_of_connection(
-            STORAGE_CONNECTION, found.login, found.password, found.extra_dejson
-        )
-        return await asyncio.to_thread(Store, settings.impatient())
+        return await asyncio.to_thread(_store_of, found)

@@ -2,14 +2,16 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from dermascan.settings import StorageSettings
-from dermascan.stack import ports, processes
+from dermascan.stack import airflow, credentials, ports, processes
 from dermascan.stack.embedded import EmbeddedStack
+from dermascan.stack.environment import inherited_environment
 from dermascan.stack.layout import StackPaths
 from dermascan.stack.ports import Ports
 
@@ -54,6 +56,21 @@ def kill(stack: EmbeddedStack, part: str) -> None:
     for process in members:
         process.kill()
     psutil.wait_procs(members, timeout=10)
+
+
+@contextmanager
+def second_triggerer(stack: EmbeddedStack) -> Iterator[tuple[processes.ProcessRecord, Path]]:
+    """Run another triggerer beside the stack's own."""
+    variables = airflow.environment(
+        stack.paths, stack.ports, credentials.load(stack.paths), inherited_environment()
+    )
+    (launch,) = [each for each in airflow.launches(variables) if each.name == airflow.TRIGGERER]
+    log = stack.paths.logs / "triggerer-2.log"
+    record = processes.start(launch, log, stack.paths.state)
+    try:
+        yield record, log
+    finally:
+        processes.stop([record], stack.paths.state, 15)
 
 
 def runs_of(stack: EmbeddedStack, dag_id: str) -> list[dict]:

@@ -7,15 +7,13 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
 
 import psutil
 import pytest
-from stacks import kill, runs_of, stack_in, wait_until
+from stacks import kill, runs_of, second_triggerer, stack_in, wait_until
 
-from dermascan.stack import airflow, credentials, processes
+from dermascan.stack import processes
 from dermascan.stack.embedded import UpRequest
-from dermascan.stack.environment import inherited_environment
 from dermascan.storage import Store
 
 FOLDERS = 100
@@ -98,20 +96,6 @@ def test_hundred_folders_have_a_hundred_runs_though_the_triggerer_is_killed_twic
     arriving.join()
 
     require_exactly_one_run_each(stack, bucket, "killed")
-
-
-@contextmanager
-def second_triggerer(stack):
-    variables = airflow.environment(
-        stack.paths, stack.ports, credentials.load(stack.paths), inherited_environment()
-    )
-    (launch,) = [each for each in airflow.launches(variables) if each.name == airflow.TRIGGERER]
-    log = stack.paths.logs / "triggerer-2.log"
-    record = processes.start(launch, log, stack.paths.state)
-    try:
-        yield record, log
-    finally:
-        processes.stop([record], stack.paths.state, 15)
 
 
 def test_hundred_folders_have_a_hundred_runs_though_two_triggerers_watch(stack, bucket):

@@ -11,6 +11,7 @@ import yaml
 from compose.processes import PROJECT
 from compose.specification import interpolate, read_environment, services
 
+from dermascan.settings import topic_from_environment
 from dermascan.stack import airflow
 from dermascan.stack.compose import write_environment
 
@@ -19,7 +20,7 @@ DOCKERFILE = (PROJECT / "Dockerfile").read_text()
 ENTRIES = yaml.safe_load(FILE.read_text())["services"]
 EACH = pytest.mark.parametrize("name", sorted(ENTRIES))
 SECRET = re.compile(r"PASSWORD|SECRET|FERNET|KEY")
-STATEFUL = {"postgres", "redis", "minio", "seaweedfs"}
+STATEFUL = {"postgres", "redis", "minio", "seaweedfs", "kafka"}
 
 
 @pytest.fixture(scope="module", params=["minio", "seaweedfs"])
@@ -128,8 +129,27 @@ def test_profile_starts_one_object_storage_under_the_name_that_all_use(variables
 
     (store,) = [service for service in found.values() if "s3" in service.names]
     assert store.name == variables["COMPOSE_PROFILES"]
-    assert found.keys() | {"minio", "seaweedfs"} == ENTRIES.keys()
+    assert found.keys() | {"minio", "seaweedfs", "kafka"} == ENTRIES.keys()
+    assert "kafka" not in found
     assert all(need in found for service in found.values() for need in service.needs)
+
+
+def test_broker_starts_with_its_profile_where_airflow_and_the_storage_look_for_it(variables):
+    chosen = {"COMPOSE_PROFILES": "minio,kafka", "DERMASCAN_KAFKA_TOPIC": "events"}
+    found = services(FILE, variables | chosen)
+    address = found["kafka"].environment["KAFKA_ADVERTISED_LISTENERS"].removeprefix("PLAINTEXT://")
+    triggerer, minio = found["airflow-triggerer"].environment, found["minio"].environment
+
+    connection = json.loads(triggerer["AIRFLOW_CONN_DERMASCAN_KAFKA"])
+    assert connection["extra"]["bootstrap.servers"] == address
+    assert minio["MINIO_NOTIFY_KAFKA_BROKERS_INCOMING"] == address
+    assert topic_from_environment(triggerer) == minio["MINIO_NOTIFY_KAFKA_TOPIC_INCOMING"]
+
+
+def test_notifications_are_off_unless_their_topic_is_named(variables):
+    found = services(FILE, variables)
+
+    assert topic_from_environment(found["airflow-triggerer"].environment) is None
 
 
 def test_airflow_is_configured_as_in_the_embedded_stack_where_both_are_alike(variables):
