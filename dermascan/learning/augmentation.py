@@ -61,22 +61,34 @@ class Augmentation:
         return asdict(self)
 
 
-def augment(images: Image, augmentation: Augmentation, seed: Sequence[int]) -> Image:
+def augment(
+    images: Image,
+    augmentation: Augmentation,
+    seed: Sequence[int],
+    places: range | None = None,
+) -> Image:
     """Change each image of a batch in its own way.
 
     Args:
         images: uint8 (B, H, W, 3) RGB.
         augmentation: how far.
         seed: not negative; equal seeds give equal results.
+        places: where the images stand in a larger batch, of `places.stop` images, whose others
+            are changed elsewhere; each is changed as it would be there. None if these are all.
 
     Returns:
         uint8 (B, H, W, 3) RGB; what comes into view from beyond the edge is mirrored.
     """
     random = np.random.default_rng(seed)
-    draws = random.uniform(-1, 1, (len(images), _DRAWS))
+    places = range(len(images)) if places is None else places
+    draws = random.uniform(-1, 1, (places.stop, _DRAWS))
     changed = np.empty_like(images)
-    for place, image, drawn in zip(changed, images, draws, strict=True):
-        place[...] = _augment(image, augmentation, drawn, random)
+    for place, drawn in enumerate(draws):
+        if place in places:
+            index = places.index(place)
+            changed[index] = _augment(images[index], augmentation, drawn, random)
+        elif augmentation.noise:
+            _noise(images.shape[1:], random)
     return changed
 
 
@@ -93,7 +105,7 @@ def _augment(
         image = _refocus(image, augmentation.blur * focus)
     if augmentation.noise:
         strength = np.float32(augmentation.noise * abs(noise))
-        image = _rounded(image + strength * random.standard_normal(image.shape, np.float32))
+        image = _rounded(image + strength * _noise(image.shape, random))
     return image
 
 
@@ -151,6 +163,10 @@ def _refocus(image: Image, share: float) -> Image:
     pixels = image.astype(np.float32)
     blurred = cv2.sepFilter2D(pixels, -1, _BLUR, _BLUR, borderType=cv2.BORDER_REFLECT_101)
     return _rounded(pixels + np.float32(amount) * (blurred - pixels))
+
+
+def _noise(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
+    return random.standard_normal(shape, np.float32)
 
 
 def _rounded(pixels: NDArray[np.floating]) -> Image:

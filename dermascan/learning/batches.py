@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from dermascan.imaging import ImageSize
 from dermascan.learning.augmentation import Augmentation, augment
+from dermascan.learning.cluster import Share
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _PARALLEL_FILES = 4
+_ALL = Share()
 _SHUFFLE_BYTES = 200 * 1024 * 1024
 
 
@@ -40,8 +42,9 @@ def ordered_batches(shards: Shards) -> "tf.data.Dataset":
     import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
     records = tf.data.TFRecordDataset(_names(shards.paths), compression_type="GZIP")
-    examples = records.map(_Parse(shards.image_size), num_parallel_calls=tf.data.AUTOTUNE)
-    return examples.batch(shards.batch_size).prefetch(2)
+    batches = records.batch(shards.batch_size)
+    parsed = batches.map(_Parse(shards.image_size), num_parallel_calls=tf.data.AUTOTUNE)
+    return parsed.prefetch(2)
 
 
 def first_images(shards: Shards, most: int) -> NDArray[np.uint8]:
@@ -50,8 +53,14 @@ def first_images(shards: Shards, most: int) -> NDArray[np.uint8]:
     return np.stack([image for image, _ in examples.as_numpy_iterator()])
 
 
-def training_batches(
-    shards: Shards, augmentation: Augmentation | None, seed: int, epoch: int, *, drop_last: bool
+def training_batches(  # noqa: PLR0913  # what to read, how to change it, and what of it to take
+    shards: Shards,
+    augmentation: Augmentation | None,
+    seed: int,
+    epoch: int,
+    *,
+    drop_last: bool,
+    share: Share = _ALL,
 ) -> "tf.data.Dataset":
     """Stream the examples of one epoch, shuffled and augmented.
 
@@ -63,9 +72,10 @@ def training_batches(
         seed: of the whole training.
         epoch: from 1.
         drop_last: leave out what does not fill the last batch.
+        share: of each batch; what others take is read, but neither decoded nor augmented.
 
     Returns:
-        Batches of (images uint8 (B, H, W, 3) RGB, labels int64 (B,)).
+        Batches of (images uint8 (B, H, W, 3) RGB, labels int64 (B,)), or shares of them.
     """
     import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
@@ -78,50 +88,62 @@ def training_batches(
         _read_gzip, cycle_length=_PARALLEL_FILES, block_length=1, num_parallel_calls=1
     )
     shuffled = records.shuffle(waiting, seed=shuffle_seed, reshuffle_each_iteration=False)
-    examples = shuffled.map(_Parse(size), num_parallel_calls=tf.data.AUTOTUNE)
-    batches = examples.batch(shards.batch_size, drop_remainder=drop_last)
-    if augmentation is not None:
-        change = _Change(augmentation, augment_seed)
-        batches = batches.enumerate().map(change, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(2)
+    batches = shuffled.batch(shards.batch_size, drop_remainder=drop_last).enumerate()
+    change = _Change(augmentation, augment_seed, share) if augmentation else None
+    prepare = _Prepare(_Parse(size), share, change)
+    return batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+
+
+@dataclass(frozen=True)
+class _Prepare:
+    """Decode and augment a share of a batch."""
+
+    parse: "_Parse"
+    share: Share
+    change: "_Change | None"
+
+    def __call__(
+        self, number: "tf.Tensor", records: "tf.Tensor"
+    ) -> tuple["tf.Tensor", "tf.Tensor"]:
+        import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+        images, labels = self.parse(records[self.share.index :: self.share.of])
+        if self.change is None:
+            return images, labels
+        given = (images, number, tf.size(records))
+        changed = tf.numpy_function(self.change, given, tf.uint8, stateful=False)
+        return tf.ensure_shape(changed, images.shape), labels
 
 
 @dataclass(frozen=True)
 class _Change:
-    """Augment a batch in its own way, by its number."""
+    """Augment a share of a batch in the batch's own way, by its number."""
 
     augmentation: Augmentation
     seed: int
+    share: Share
 
-    def __call__(
-        self, number: "tf.Tensor", batch: tuple["tf.Tensor", "tf.Tensor"]
-    ) -> tuple["tf.Tensor", "tf.Tensor"]:
-        import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
-
-        images, labels = batch
-        changed = tf.numpy_function(self._changed, (images, number), tf.uint8, stateful=False)
-        return tf.ensure_shape(changed, images.shape), labels
-
-    def _changed(self, images: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-        return augment(images, self.augmentation, (self.seed, number))
+    def __call__(self, images: NDArray[np.uint8], number: int, whole: int) -> NDArray[np.uint8]:
+        places = self.share.places(whole)
+        return augment(images, self.augmentation, (self.seed, number), places)
 
 
 @dataclass(frozen=True)
 class _Parse:
-    """Decode one serialised example of `dermascan.records`."""
+    """Decode serialised examples of `dermascan.records`."""
 
     size: ImageSize
 
-    def __call__(self, record: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+    def __call__(self, records: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
         import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
         fields = {
             "image": tf.io.FixedLenFeature([], tf.string),
             "label": tf.io.FixedLenFeature([], tf.int64),
         }
-        example = tf.io.parse_single_example(record, fields)
-        pixels = tf.io.decode_raw(example["image"], tf.uint8)
-        return tf.reshape(pixels, (self.size.height, self.size.width, 3)), example["label"]
+        examples = tf.io.parse_example(records, fields)
+        pixels = tf.io.decode_raw(examples["image"], tf.uint8)
+        return tf.reshape(pixels, (-1, self.size.height, self.size.width, 3)), examples["label"]
 
 
 def _read_gzip(name: "tf.Tensor") -> "tf.data.Dataset":

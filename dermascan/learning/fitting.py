@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from dermascan.errors import TransientError
 from dermascan.fingerprint import Plain
 from dermascan.learning.batches import Shards
 from dermascan.learning.checkpoints import Checkpoints
+from dermascan.learning.devices import Devices
 from dermascan.learning.learner import WARM_START_IMAGES, Learner, TrainingConfig, predict_logits
 from dermascan.learning.pretrained import Fetch
 from dermascan.model.calibration import cross_entropy, malignant_logit, roc_auc
@@ -82,6 +84,7 @@ class FittingJob:
         told: is given each epoch's record when the epoch is safe.
         fetch: makes a local file of the S3 key of initial weights.
         clock: monotonic seconds.
+        devices: that train together; the first host keeps the state and tells.
     """
 
     member: int
@@ -94,6 +97,7 @@ class FittingJob:
     told: Callable[[EpochRecord], None]
     fetch: Fetch
     clock: Callable[[], float]
+    devices: Devices
 
 
 class Fitting:
@@ -102,7 +106,7 @@ class Fitting:
     def __init__(self, job: FittingJob) -> None:
         self._job, self._config = job, job.config
         seeded = job.config.model_copy(update={"seed": job.config.seed + job.member})
-        self._learner = Learner(seeded, job.train_shards, job.class_counts, job.fetch)
+        self._learner = Learner(seeded, job.train_shards, job.class_counts, job.fetch, job.devices)
         self.history: list[EpochRecord] = []
 
     def fit(self) -> "keras.Model":
@@ -115,9 +119,8 @@ class Fitting:
         for epoch in range(len(self.history), self._config.epochs + 1):
             record = self._epoch(epoch)
             self.history.append(record)
-            best = best_epoch(self.history).epoch
-            notes = {"history": [r.model_dump() for r in self.history]}
-            self._job.checkpoints.save(epoch, self._learner.state(), notes, best)
+            if self._job.devices.share.is_first:
+                self._save(epoch)
             logger.info("%s", self._line(record))
             self._job.told(record)
         best = best_epoch(self.history).epoch
@@ -125,8 +128,14 @@ class Fitting:
             self._learner.restore(self._job.checkpoints.load(best))
         return self._learner.finish()
 
+    def _save(self, epoch: int) -> None:
+        best = best_epoch(self.history).epoch
+        notes = {"history": [r.model_dump() for r in self.history]}
+        self._job.checkpoints.save(epoch, self._learner.state(), notes, best)
+
     def _resume(self) -> None:
         latest = self._job.checkpoints.latest()
+        self._require_agreement(latest[0] if latest else -1)
         if latest is None:
             return
         epoch, notes = latest
@@ -134,6 +143,12 @@ class Fitting:
         rows = cast("list[Mapping[str, Plain]]", notes["history"])
         self.history = [EpochRecord.model_validate(row) for row in rows]
         logger.info("%sgoing on after epoch %d of %d", self._name, epoch, self._config.epochs)
+
+    def _require_agreement(self, epoch: int) -> None:
+        (of_chief,) = self._job.devices.from_chief([np.array(epoch, np.int32)])
+        if epoch != of_chief:
+            message = f"the first host goes on after epoch {of_chief}, this one after {epoch}: "
+            raise TransientError(message + "end all hosts, then start all")
 
     @property
     def _name(self) -> str:
@@ -154,8 +169,8 @@ class Fitting:
         else:
             loss = learner.train_epoch(epoch, progress.advance)
             rate = progress.done / max(clock() - started, 1e-9)
-        with learner.averaged() as network:
-            logits = predict_logits(network, self._job.val_shards)
+        with learner.averaged():
+            logits = predict_logits(learner, self._job.val_shards)
         figures = validation_figures(logits, self._job.val_labels, self._config.taxonomy)
         return EpochRecord(
             member=self._job.member, epoch=epoch, seconds=clock() - started,

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from dermascan.fingerprint import Plain
 from dermascan.learning.augmentation import Augmentation
 from dermascan.learning.batches import Shards, ordered_batches, training_batches
 from dermascan.learning.checkpoints import Arrays, TrainingState
+from dermascan.learning.devices import Devices, OneDevice
 from dermascan.learning.network import NetworkSpec, build_network, freeze_for_fine_tuning
 from dermascan.learning.pretrained import Fetch
 from dermascan.model.ensemble import TestTimeViews
@@ -163,6 +164,7 @@ class Learner:
         shards: training examples.
         class_counts: training images of each class.
         fetch: makes a local file of the S3 key of initial weights.
+        devices: that train the network together; None for one.
     """
 
     def __init__(
@@ -171,14 +173,18 @@ class Learner:
         shards: Shards,
         class_counts: Sequence[int],
         fetch: Fetch | None = None,
+        devices: Devices | None = None,
     ) -> None:
         configure_tensorflow(config)
         self._config, self._shards = config, shards
         self._weights = class_weights(class_counts, config.class_weight_power)
         self.images = sum(class_counts)
-        self._fetch = fetch
-        self.network = build_network(config.network, shards.image_size, fetch)
-        self._compile()
+        self._fetch, self._devices = fetch, devices or OneDevice()
+        with self._devices.scope():
+            self.network = build_network(config.network, shards.image_size, fetch)
+            self._compile()
+        self._step = self._devices.step(self.network)
+        self.predict_on_batch = self._devices.forward(self.network)
         self._average = [np.array(value) for value in _values(self._trained())]
 
     @property
@@ -228,7 +234,8 @@ class Learner:
             return
         features, labels = self._features(advance)
         head = self._train_head(features, labels)
-        self.network.get_layer("logits").set_weights(head.layers[-1].get_weights())
+        weights = self._devices.from_chief(head.layers[-1].get_weights())
+        self.network.get_layer("logits").set_weights(weights)
         self._average = [np.array(value) for value in _values(self._trained())]
 
     def _features(
@@ -240,12 +247,14 @@ class Learner:
             self._shards, None, self._config.seed, 0, drop_last=self._drop_last
         )
         batches = batches.take(-(-WARM_START_IMAGES // self._config.batch_size))
-        extractor = keras.Model(self.network.input, self.network.get_layer("embedding").output)
+        with self._devices.scope():
+            embed = keras.Model(self.network.input, self.network.get_layer("embedding").output)
+        extract = self._devices.forward(embed)
         features: list[NDArray[np.float32]] = []
         labels: list[NDArray[np.int64]] = []
         for images, batch_labels in batches:
             for view in (images, images[:, :, ::-1]):
-                features.append(extractor.predict_on_batch(view))
+                features.append(extract(view))
                 labels.append(batch_labels.numpy())
             advance(len(batch_labels))
         return np.concatenate(features), np.concatenate(labels)
@@ -291,16 +300,18 @@ class Learner:
         """
         config, losses = self._config, _Mean()
         batches = training_batches(
-            self._shards, config.augmentation, config.seed, epoch, drop_last=self._drop_last
-        )
+            self._shards, config.augmentation, config.seed, epoch,
+            drop_last=self._drop_last, share=self._devices.share,
+        )  # fmt: skip
+        whole = min(config.batch_size, self.images)
         for images, labels in batches:
-            loss = float(self.network.train_on_batch(images, *self._targets(labels.numpy())))
+            loss = self._step(images, *self._targets(labels.numpy()), whole)
             if not np.isfinite(loss):
                 message = f"the loss is not a number in epoch {epoch}: lower learning_rate"
                 raise PermanentError(message)
-            losses.add(loss, len(labels))
+            losses.add(loss, whole)
             self._update_average()
-            advance(len(labels))
+            advance(whole)
         return losses.value
 
     def _targets(
@@ -327,12 +338,13 @@ class Learner:
     def finish(self) -> "keras.Model":
         """Return the network with the averaged weights in it for good, computing in float32.
 
-        What is exported must give the same scores on every machine, however it was trained.
+        What is exported must give the same scores on every machine, however it was trained: it
+        has one copy of the weights, on one device.
         """
         import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
         _assign(self._trained(), self._average)
-        if keras.config.dtype_policy().name == _FULL_PRECISION:
+        if self._devices.count == 1 and keras.config.dtype_policy().name == _FULL_PRECISION:
             return self.network
         keras.config.set_dtype_policy(_FULL_PRECISION)
         network = build_network(self._config.network, self._shards.image_size, self._fetch)
@@ -357,19 +369,23 @@ class Learner:
         return cast("list[keras.Variable]", self.network.trainable_variables)
 
 
-def predict_logits(network: "keras.Model", shards: Shards) -> NDArray[np.float32]:
+class Predictor(Protocol):
+    """A network, or a learner with its devices."""
+
+    def predict_on_batch(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Return outputs (B, …) of images (B, H, W, 3)."""
+
+
+def predict_logits(network: Predictor, shards: Shards) -> NDArray[np.float32]:
     """Return logits (N, 7) of all examples, in the order of the files."""
     batches = (images.numpy() for images, _ in ordered_batches(shards))
     return np.concatenate([_predict(network, images, shards.batch_size) for images in batches])
 
 
-def _predict(
-    network: "keras.Model", images: NDArray[np.uint8], batch_size: int
-) -> NDArray[np.float32]:
+def _predict(network: Predictor, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
     """Fill a batch that is too small, for TensorFlow would compile the network anew for it."""
     missing = ((0, batch_size - len(images)), (0, 0), (0, 0), (0, 0))
-    outputs: NDArray[np.float32] = network.predict_on_batch(np.pad(images, missing))
-    return outputs[: len(images)]
+    return network.predict_on_batch(np.pad(images, missing))[: len(images)]
 
 
 def read_labels(shards: Shards) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from dermascan.fingerprint import Plain, canonical_json, fingerprint
 from dermascan.imaging import Preprocessing
 from dermascan.learning.batches import Shards, first_images
 from dermascan.learning.checkpoints import Checkpoints
+from dermascan.learning.devices import find_devices
 from dermascan.learning.fitting import (
     EpochRecord,
     Fitting,
@@ -161,6 +162,10 @@ def train(  # noqa: PLR0913  # four things a training is made of, and two for it
 ) -> TrainingSummary:
     """Train, calibrate and export; go on from the last epoch if there was an attempt before.
 
+    All GPUs of this host are used. Where `TF_CONFIG` names several hosts, each of them must call
+    with the same arguments: all compute, the first writes and tells the tracker, and the others
+    return when it is done.
+
     Leaves `checkpoints/`, `model/` (SavedModel with `metadata.json` and, if it agrees on validation
     images, a twin for ONNX Runtime), `history.json` and, last, `DONE.json` under the prefix. If
     that is there already nothing is done, and TensorFlow is not even imported.
@@ -178,14 +183,15 @@ def train(  # noqa: PLR0913  # four things a training is made of, and two for it
 
     Raises:
         PermanentError: the loss stopped being a number.
+        TransientError: another host is gone; started anew on all, the training goes on.
     """
     done = store.get_if_present(f"{prefix}DONE.json")
     if done is not None:
         logger.info("%s is trained already, nothing to do", store.address(prefix))
-        return TrainingSummary.model_validate_json(done)
+        return _read(done)
     with tempfile.TemporaryDirectory() as folder:
         run = _Run(_Job(store, config, data, prefix, tracker, clock), Path(folder))
-        return run.publish(run.fit())
+        return run.finish(run.fit())
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,9 @@ class _Run:
     def __init__(self, job: _Job, folder: Path) -> None:
         store, config, data, prefix = job.store, job.config, job.data, job.prefix
         self._store, self._config, self._data, self._prefix = store, config, data, prefix
-        self._tracker, self._clock, self._folder = job.tracker, job.clock, folder
+        self._devices = find_devices()
+        self._tracker = job.tracker if self._devices.share.is_first else None
+        self._clock, self._folder = job.clock, folder
         self._name = training_fingerprint(config, data)
         self._train_shards = self._fetch("train", data.train_keys)
         self._val_shards = self._fetch("val", data.val_keys)
@@ -242,6 +250,7 @@ class _Run:
             told=self._log_metrics,
             fetch=self._fetch_weights,
             clock=self._clock,
+            devices=self._devices,
         )
         fitting = Fitting(job)
         network = fitting.fit()
@@ -257,6 +266,12 @@ class _Run:
         start = f"network_{record.member}/" if self._config.members > 1 else ""
         metrics = {start + name: value for name, value in record.metrics().items()}
         self._tell(lambda tracker: tracker.log_metrics(metrics, record.epoch))
+
+    def finish(self, networks: "Sequence[keras.Model]") -> TrainingSummary:
+        """Publish on the first host, and return on all when that is done."""
+        summary = self.publish(networks) if self._devices.share.is_first else None
+        self._devices.from_chief([np.zeros(1, np.float32)])  # the others wait here
+        return summary or _read(self._store.get(f"{self._prefix}DONE.json"))
 
     def publish(self, networks: "Sequence[keras.Model]") -> TrainingSummary:
         """Calibrate the networks together on validation and leave the results."""
@@ -371,6 +386,10 @@ class _Run:
     def _tell(self, message: Callable[[Tracker], None]) -> None:
         if self._tracker is not None:
             message(self._tracker)
+
+
+def _read(done: bytes) -> TrainingSummary:
+    return TrainingSummary.model_validate_json(done)
 
 
 def _threshold_choice(specificity: float | None) -> str:
