@@ -33,6 +33,7 @@ from common import (
     open_store,
     params,
 )
+from dermascan_airflow.pods import pod, worker_size
 
 
 @dag(
@@ -73,7 +74,7 @@ def batch_inference() -> None:
         leave_link(OBJECTS, f"objects/{prediction_staging(plan.run)}")
         return [{"plan": asdict(plan), "shard": shard} for shard in range(plan.shards)]
 
-    @task(execution_timeout=timedelta(hours=12))
+    @task(execution_timeout=timedelta(hours=12), executor_config=pod(worker_size()))
     def predict(work: dict[str, Any]) -> bool:
         from dermascan.inference.batch import BatchPlan, predict  # noqa: PLC0415  # keeps parsing fast
         from dermascan.layout import prediction_staging  # noqa: PLC0415  # keeps parsing fast

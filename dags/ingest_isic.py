@@ -38,6 +38,7 @@ from common import (
     open_store,
     params,
 )
+from dermascan_airflow.pods import pod, worker_size
 
 PUBLICATION = AssetAlias("dermascan_publication")
 
@@ -106,7 +107,7 @@ def ingest_isic() -> None:
         leave_link(OBJECTS, f"objects/staging/{planned.dataset}/{planned.plan}/")
         return [{"plan": asdict(planned), "shard": shard} for shard in range(planned.shards)]
 
-    @task(execution_timeout=timedelta(hours=12), retries=5)
+    @task(execution_timeout=timedelta(hours=12), retries=5, executor_config=pod(worker_size()))
     def download_from_isic(work: dict[str, Any]) -> dict[str, Any]:
         from dermascan.ingest.downloading import download  # noqa: PLC0415  # keeps parsing fast
         from dermascan.ingest.staging import IngestPlan  # noqa: PLC0415  # keeps parsing fast
@@ -123,7 +124,7 @@ def ingest_isic() -> None:
             )
         return {**work, "downloaded": asdict(outcome)}
 
-    @task(execution_timeout=timedelta(hours=12), retries=5)
+    @task(execution_timeout=timedelta(hours=12), retries=5, executor_config=pod(worker_size()))
     def upload_to_s3(work: dict[str, Any]) -> dict[str, Any]:
         from dermascan.ingest.staging import IngestPlan  # noqa: PLC0415  # keeps parsing fast
         from dermascan.ingest.uploading import upload  # noqa: PLC0415  # keeps parsing fast
@@ -155,7 +156,7 @@ def ingest_isic() -> None:
         leave_link(OBJECTS, f"objects/raw/{pointer.dataset}/manifests/")
         return asdict(pointer)
 
-    @task(outlets=[PUBLICATION])
+    @task(outlets=[PUBLICATION], executor_config=pod(worker_size()))
     def validate(published: dict[str, Any]) -> dict[str, Any]:
         from dermascan.dataset import DatasetPointer  # noqa: PLC0415  # keeps parsing fast
         from dermascan.run_notes import note_on_dataset  # noqa: PLC0415  # keeps parsing fast

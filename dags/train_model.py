@@ -50,6 +50,7 @@ from common import (
     run_address,
     run_page,
 )
+from dermascan_airflow.pods import pod, training_size, worker_size
 
 if TYPE_CHECKING:
     from dermascan.experiment import Promotion
@@ -241,7 +242,7 @@ def train_model() -> None:  # noqa: PLR0915  # the short bodies of eight tasks
         reference = {"dataset": examples.dataset, "name": examples.fingerprint}
         return [{"examples": reference, "shard": shard} for shard in range(len(examples.shards))]
 
-    @task(execution_timeout=timedelta(hours=6))
+    @task(execution_timeout=timedelta(hours=6), executor_config=pod(worker_size()))
     def preprocess(work: dict[str, Any]) -> dict[str, Any]:
         from dermascan.example_set import ExampleSet, preprocess  # noqa: PLC0415  # fast parsing
 
@@ -250,7 +251,12 @@ def train_model() -> None:  # noqa: PLR0915  # the short bodies of eight tasks
         leave_link(OBJECTS, f"objects/{examples.prefix}")
         return asdict(preprocess(store, examples, work["shard"]))
 
-    @task(pool=TRAINING_POOL, queue=TRAINING_QUEUE, execution_timeout=timedelta(hours=48))
+    @task(
+        pool=TRAINING_POOL,
+        queue=TRAINING_QUEUE,
+        execution_timeout=timedelta(hours=48),
+        executor_config=pod(training_size()),
+    )
     def train(planned: list[dict[str, Any]]) -> dict[str, Any]:
         from dermascan.example_set import ExampleSet  # noqa: PLC0415  # keeps parsing fast
         from dermascan.experiment import train_examples  # noqa: PLC0415  # keeps parsing fast
@@ -281,7 +287,7 @@ def train_model() -> None:  # noqa: PLR0915  # the short bodies of eight tasks
         leave_link(OBJECTS, f"objects/training/{summary.fingerprint}/")
         return {"examples": planned[0]["examples"], "training": summary.fingerprint}
 
-    @task(execution_timeout=timedelta(hours=2))
+    @task(execution_timeout=timedelta(hours=2), executor_config=pod(worker_size()))
     def evaluate(trained: dict[str, Any]) -> dict[str, Any]:
         from dermascan.example_set import ExampleSet  # noqa: PLC0415  # keeps parsing fast
         from dermascan.experiment import evaluate_model, headline  # noqa: PLC0415  # fast parsing
@@ -294,7 +300,7 @@ def train_model() -> None:  # noqa: PLR0915  # the short bodies of eight tasks
             "headline": headline(evaluate_model(store, examples, trained["training"])),
         }
 
-    @task(execution_timeout=timedelta(hours=2))
+    @task(execution_timeout=timedelta(hours=2), executor_config=pod(worker_size()))
     def gate(evaluated: dict[str, Any]) -> dict[str, Any]:
         from dermascan.assessment.approval import approval_request  # noqa: PLC0415  # fast parsing
         from dermascan.experiment import judge  # noqa: PLC0415  # keeps parsing fast
@@ -310,7 +316,11 @@ def train_model() -> None:  # noqa: PLR0915  # the short bodies of eight tasks
     def decide() -> str:
         return "approval" if params()["require_approval"] else "promote"
 
-    @task(outlets=[MODEL], trigger_rule="none_failed_min_one_success")
+    @task(
+        outlets=[MODEL],
+        trigger_rule="none_failed_min_one_success",
+        executor_config=pod(worker_size()),
+    )
     def promote(judged: dict[str, Any]) -> Any:
         from dermascan.experiment import promote_model  # noqa: PLC0415  # keeps parsing fast
 
