@@ -198,7 +198,8 @@ class SeveralDevices:
 
         @tf.function  # type: ignore[untyped-decorator]  # TensorFlow ships no types
         def run(values: "Sequence[tf.Tensor]") -> "Sequence[tf.Tensor]":
-            return self._strategy.run(given, args=(values,))
+            agreed: Sequence[tf.Tensor] = self._strategy.run(given, args=(values,))
+            return agreed
 
         with _peers():
             received = run([tf.convert_to_tensor(array) for array in arrays])

@@ -120,9 +120,10 @@ def test_release_is_the_one_of_the_image():
 
     assert tags == {__version__}
     assert f"apache-airflow=={VALUES['airflowVersion']}" in lock
-    assert f"useradd --uid {VALUES['uid']} --gid {VALUES['gid']}" in (
-        PROJECT / "Dockerfile"
-    ).read_text()
+    assert (
+        f"useradd --uid {VALUES['uid']} --gid {VALUES['gid']}"
+        in (PROJECT / "Dockerfile").read_text()
+    )
 
 
 def test_airflow_is_configured_as_in_the_embedded_stack_where_both_are_alike():
