@@ -15,7 +15,10 @@ from airflow.serialization.serialized_objects import DagSerialization
 from kubernetes.client import ApiClient
 
 template, output = map(Path, sys.argv[1:])
-sys.path[:0] = [os.environ["AIRFLOW__CORE__DAGS_FOLDER"], os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"]]
+sys.path[:0] = [
+    os.environ["AIRFLOW__CORE__DAGS_FOLDER"],
+    os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"],
+]
 bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 assert not bag.import_errors, bag.import_errors
 pods = {}
