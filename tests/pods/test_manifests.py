@@ -158,7 +158,10 @@ def test_option_of_airflow_is_one_that_airflow_knows():
 @pytest.mark.parametrize("part", ["scheduler", "dagProcessor", "triggerer"])
 def test_part_of_airflow_runs_no_script_of_the_official_image(part):
     assert VALUES[part]["logGroomerSidecar"] == {"enabled": False}
-    assert VALUES[part]["livenessProbe"]["command"][0] == "airflow"
+    probes = {"livenessProbe", "startupProbe"} if part == "scheduler" else {"livenessProbe"}
+    assert {probe: VALUES[part][probe]["command"][0] for probe in probes} == dict.fromkeys(
+        probes, "airflow"
+    )
 
 
 def test_task_is_given_no_key_of_airflow_and_no_database():
