@@ -38,7 +38,7 @@ from common import (
     open_store,
     params,
 )
-from dermascan_airflow.pods import pod, worker_size
+from pod_sizes import pod, worker_size
 
 PUBLICATION = AssetAlias("dermascan_publication")
 

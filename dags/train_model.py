@@ -50,7 +50,7 @@ from common import (
     run_address,
     run_page,
 )
-from dermascan_airflow.pods import pod, training_size, worker_size
+from pod_sizes import pod, training_size, worker_size
 
 if TYPE_CHECKING:
     from dermascan.experiment import Promotion

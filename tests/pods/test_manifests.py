@@ -1,7 +1,9 @@
 """What deploy/kubernetes must keep to."""
 
+import json
 import re
 import subprocess
+import sys
 
 import kubernetes_validate
 import pytest
@@ -142,19 +144,24 @@ def test_airflow_is_configured_as_in_the_embedded_stack_where_both_are_alike():
 def test_option_of_airflow_is_one_that_airflow_knows():
     code = (
         "import sys, json; from airflow.configuration import conf;"
-        "print(json.dumps([o for o in sys.argv[1:] if not conf.has_option(*o.split('.'))]))"
+        "known = conf.configuration_description;"
+        "known = {f'{s}.{o}' for s in known for o in known[s]['options']};"
+        "print(json.dumps(sorted({*sys.argv[1:]} - known)))"
     )
     asked = [f"{s}.{o}" for s, options in VALUES["config"].items() for o in options]
-    python = PROJECT / ".venv" / "bin" / "python"
-    done = subprocess.run([python, "-c", code, *asked], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, *asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
 
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
 @pytest.mark.parametrize("part", ["scheduler", "dagProcessor", "triggerer"])
 def test_part_of_airflow_runs_no_script_of_the_official_image(part):
     assert VALUES[part]["logGroomerSidecar"] == {"enabled": False}
-    assert VALUES[part]["livenessProbe"]["command"][0] == "airflow"
+    probes = {"livenessProbe", "startupProbe"} if part == "scheduler" else {"livenessProbe"}
+    assert {probe: VALUES[part][probe]["command"][0] for probe in probes} == dict.fromkeys(
+        probes, "airflow"
+    )
 
 
 def test_task_is_given_no_key_of_airflow_and_no_database():
