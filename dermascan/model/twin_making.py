@@ -1,6 +1,7 @@
 """Make the twin of a SavedModel for ONNX Runtime, and compare the two before it is kept."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,7 +138,7 @@ def _order(graph: "GraphProto") -> None:
         node = makers.get(waiting[-1])
         missing = [
             value
-            for value in (node.input if node else ())
+            for value in (_needed(node) if node else ())
             if value in makers and makers[value].output[0] not in ordered
         ]
         if node is None or not missing:
@@ -147,8 +148,23 @@ def _order(graph: "GraphProto") -> None:
         else:
             waiting += reversed(missing)
     nodes = list(ordered.values())
+    for branch in (branch for node in nodes for branch in _branches(node)):
+        _order(branch)
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _needed(node: "NodeProto") -> "Iterator[str]":
+    """Yield the values that a node reads, in its branches too, where their own are among them."""
+    yield from node.input
+    for branch in _branches(node):
+        yield from (value.name for value in branch.output)
+        for inner in branch.node:
+            yield from _needed(inner)
+
+
+def _branches(node: "NodeProto") -> "list[GraphProto]":
+    return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
 
 
 def _rename(graph: "GraphProto", names: dict[str, str]) -> None:
@@ -157,9 +173,8 @@ def _rename(graph: "GraphProto", names: dict[str, str]) -> None:
         for values in (node.input, node.output):
             values[:] = [name and names.setdefault(name, f"v{len(names)}") for name in values]
         node.name = "of_" + "_".join(node.output)
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                _rename(attribute.g, names)
+        for branch in _branches(node):
+            _rename(branch, names)
     for value in (*graph.initializer, *graph.input, *graph.output):
         value.name = names.setdefault(value.name, f"v{len(names)}")
     for value in (*graph.input, *graph.output):

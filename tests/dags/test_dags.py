@@ -12,7 +12,9 @@ from dermascan.learning.learner import TrainingConfig
 from dermascan.learning.network import ARCHITECTURES
 
 PROJECT = Path(__file__).parents[2]
-DAG_FILES = sorted(path for path in (PROJECT / "dags").glob("*.py") if path.name != "common.py")
+DAG_FILES = sorted(
+    path for path in (PROJECT / "dags").glob("*.py") if "\n@dag(" in path.read_text()
+)
 MAY_NOT_RECOVER = {"approval", "choose", "decide"}
 
 
