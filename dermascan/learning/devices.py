@@ -198,7 +198,7 @@ class SeveralDevices:
 
         @tf.function  # type: ignore[untyped-decorator]  # TensorFlow ships no types
         def run(values: "Sequence[tf.Tensor]") -> "Sequence[tf.Tensor]":
-            return self._strategy.run(given, args=(values,))
+            return cast("Sequence[tf.Tensor]", self._strategy.run(given, args=(values,)))
 
         with _peers():
             received = run([tf.convert_to_tensor(array) for array in arrays])
