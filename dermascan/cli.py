@@ -19,6 +19,7 @@ from dermascan.commands import (
     serve,
     shared,
     stack,
+    train_worker,
     trigger,
 )
 
@@ -50,6 +51,7 @@ def main(
 
 stack.add_to(app)
 trigger.add_to(app)
+train_worker.add_to(app)
 demo.add_to(app)
 ablate.add_to(app)
 acceptance.add_to(app)

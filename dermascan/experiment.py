@@ -22,12 +22,12 @@ from dermascan.example_set import ExampleSet
 from dermascan.fingerprint import canonical_json
 from dermascan.gate import GateResult, check, load_rules, require
 from dermascan.layout import ModelKeys, TrainingKeys
+from dermascan.learning.joining import TrainingOrder, leave_order
 from dermascan.learning.training import (
     TrainingConfig,
     TrainingData,
     TrainingSummary,
     train,
-    training_fingerprint,
 )
 from dermascan.model.golden import GOLDEN_FILE, require_golden, write_golden
 from dermascan.model.savedmodel import Scorer, load_scorer
@@ -110,12 +110,14 @@ def train_examples(  # noqa: PLR0913  # what to train on and how, and four for i
         licences=examples.licences,
         dataset=examples.dataset,
     )
-    name = training_fingerprint(config, data)
+    order = TrainingOrder(config=config, data=data)
+    name = order.training
     prefix = TrainingKeys(name).prefix
-    if not tracking_uri:
-        return train(store, config, data, prefix)
     if store.exists(TrainingKeys(name).done):
-        tracked(run_page(tracking_uri, name))
+        tracked(run_page(tracking_uri, name) if tracking_uri else None)
+        return train(store, config, data, prefix)
+    leave_order(store, order)
+    if not tracking_uri:
         return train(store, config, data, prefix)
     tracker = MlflowTracker(tracking_uri, examples.dataset, name)
     tell_run(tracker, run, run_address)

@@ -111,6 +111,7 @@ class TrainingKeys:
 
     def __init__(self, fingerprint: str) -> None:
         self.prefix = f"training/{fingerprint}/"
+        self.order = f"{self.prefix}order.json"
         self.model = f"{self.prefix}model/"
         self.history = f"{self.prefix}history.json"
         self.done = f"{self.prefix}DONE.json"

@@ -198,8 +198,7 @@ class SeveralDevices:
 
         @tf.function  # type: ignore[untyped-decorator]  # TensorFlow ships no types
         def run(values: "Sequence[tf.Tensor]") -> "Sequence[tf.Tensor]":
-            agreed: Sequence[tf.Tensor] = self._strategy.run(given, args=(values,))
-            return agreed
+            return cast("Sequence[tf.Tensor]", self._strategy.run(given, args=(values,)))
 
         with _peers():
             received = run([tf.convert_to_tensor(array) for array in arrays])
@@ -237,13 +236,15 @@ def find_devices() -> Devices:
 
     Raises:
         InputError: `TF_CONFIG` cannot be used.
+        TransientError: the other hosts did not come.
     """
     import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
     share = share_of_host()
     if share.of > 1:
         logger.info("host %d of %d, waiting for the others", share.index + 1, share.of)
-        return SeveralDevices(tf.distribute.MultiWorkerMirroredStrategy(), share)
+        with _peers():
+            return SeveralDevices(tf.distribute.MultiWorkerMirroredStrategy(), share)
     found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(found) > 1:
         names = [device.name for device in found]

@@ -216,6 +216,7 @@ class _Run:
         self._tracker = job.tracker if self._devices.share.is_first else None
         self._clock, self._folder = job.clock, folder
         self._name = training_fingerprint(config, data)
+        logger.info("training %s", self._name)
         self._train_shards = self._fetch("train", data.train_keys)
         self._val_shards = self._fetch("val", data.val_keys)
         self._labels = read_labels(self._val_shards)

@@ -10,22 +10,26 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
+from dermascan.errors import InputError, NotFoundError
 from dermascan.imaging import ImageSize, Preprocessing
+from dermascan.layout import TrainingKeys
 from dermascan.learning.augmentation import Augmentation
 from dermascan.learning.checkpoints import Checkpoints
+from dermascan.learning.joining import TrainingOrder, join, leave_order
 from dermascan.learning.network import NetworkSpec, build_network
 from dermascan.learning.training import TrainingConfig, TrainingData, train, training_fingerprint
 from dermascan.records import Record, write_records
 
 SIZE = ImageSize(16, 24)
 TOLERANCE = 1e-4
+SECONDS = 300  # for processes that import TensorFlow on a busy machine
 HOST = Path(__file__).parents[1] / "training_host.py"
 WEIGHTS = "models/pretrained/features.weights.h5"
 CONFIG = TrainingConfig(
@@ -88,16 +92,38 @@ class Hosts:
             processes = []
             for host in range(hosts):
                 leaves = leaves_in[host] if leaves_in else 0
-                arguments = [self.folder, prefix, devices, leaves]
-                environment = environment_of(self.store, addresses, host)
-                log = stack.enter_context((self.folder / f"{host}.log").open("wb"))
-                process = subprocess.Popen(
-                    [sys.executable, HOST, *map(str, arguments)], env=environment, stderr=log
-                )
-                stack.callback(process.kill)
-                processes.append(stack.enter_context(process))
-            codes = [process.wait(timeout=200) for process in processes]
-        return codes, (self.folder / "0.log").read_text()
+                arguments = [HOST, self.folder, prefix, devices, leaves]
+                processes.append(stack.enter_context(self._process(arguments, addresses, host)))
+            codes = [process.wait(timeout=SECONDS) for process in processes]
+        return codes, self.log(0)
+
+    def join(self, training):
+        """Return the exit code of the command on each of two hosts, and the log of the first."""
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        arguments = ["-m", "dermascan", "train-worker", training]
+        with ExitStack() as stack:
+            processes = [
+                stack.enter_context(self._process(arguments, addresses, host)) for host in range(2)
+            ]
+            codes = [process.wait(timeout=SECONDS) for process in processes]
+        return codes, self.log(0)
+
+    @contextmanager
+    def _process(self, arguments, addresses, host):
+        with (self.folder / f"{host}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, *map(str, arguments)],
+                env=environment_of(self.store, addresses, host),
+                stderr=log,
+            )
+            with process:
+                try:
+                    yield process
+                finally:
+                    process.kill()
+
+    def log(self, host):
+        return (self.folder / f"{host}.log").read_text()
 
 
 def environment_of(store, addresses, host):
@@ -143,11 +169,11 @@ def assert_same_training(store, data, prefix, other):
 
 
 class DiesAfterEpoch1:
-    def log_metrics(self, metrics, step):
+    def log_metrics(self, _metrics, step):
         if step == 1:
             raise KeyboardInterrupt
 
-    def log_params(self, params):
+    def log_params(self, _params):
         pass
 
 
@@ -165,17 +191,33 @@ def test_train_on_two_devices_goes_on_where_one_was_killed_and_ends_as_one_does(
 def test_train_on_two_hosts_when_one_is_lost_goes_on_when_both_are_there_and_ends_as_on_one(
     store, data, hosts
 ):
+    order = TrainingOrder(config=CONFIG, data=data)
+    several = TrainingKeys(order.training).prefix
     train(store, CONFIG, data, "one/")
+    leave_order(store, order)
 
-    lost, log = hosts.run("two/", hosts=2, leaves_in=(0, 2))
+    lost, log = hosts.run(several, hosts=2, leaves_in=(0, 2))
     assert lost == [3, 9], log
     assert "another host of the training is gone" in log
-    assert not store.exists("two/DONE.json")
-    codes, log = hosts.run("two/", hosts=2)
+    assert not store.exists(f"{several}DONE.json")
+    codes, log = hosts.join(order.training)
 
     assert codes == [0, 0], log
-    assert_same_training(store, data, "one/", "two/")
-    assert objects(store, "two/") == objects(store, "one/")
+    assert_same_training(store, data, "one/", several)
+    assert objects(store, several) == sorted([*objects(store, "one/"), "order.json"])
+
+
+def test_join_when_another_version_began_the_training_refuses(store, data):
+    order = TrainingOrder(config=CONFIG, data=data)
+    store.put(TrainingKeys("0" * 24).order, order.model_dump_json().encode(), "application/json")
+
+    with pytest.raises(InputError, match="begun by another version"):
+        join(store, "0" * 24)
+
+
+def test_join_when_nobody_began_the_training_says_so(store):
+    with pytest.raises(NotFoundError):
+        join(store, "0" * 24)
 
 
 def objects(store, prefix):
