@@ -27,6 +27,8 @@ from dermascan.learning.network import NetworkSpec, build_network
 from dermascan.learning.training import TrainingConfig, TrainingData, train, training_fingerprint
 from dermascan.records import Record, write_records
 
+pytestmark = pytest.mark.timeout(900)
+
 SIZE = ImageSize(16, 24)
 TOLERANCE = 1e-4
 SECONDS = 300  # for processes that import TensorFlow on a busy machine
