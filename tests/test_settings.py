@@ -6,6 +6,7 @@ from dermascan.settings import (
     WatchSettings,
     settings_from_environment,
     storage_of_connection,
+    topic_from_environment,
     watch_from_environment,
 )
 
@@ -35,6 +36,18 @@ def test_watch_when_set_is_read_in_seconds_and_otherwise_the_documented_one():
     assert watch_from_environment(given).quiet_seconds == 7.5
     with pytest.raises(InputError, match="DERMASCAN_INCOMING_POLL_SECONDS: give a number"):
         watch_from_environment({"DERMASCAN_INCOMING_POLL_SECONDS": "0"})
+
+
+def test_topic_of_notifications_is_none_unless_it_is_named():
+    assert topic_from_environment({}) is None
+    assert topic_from_environment({"DERMASCAN_KAFKA_TOPIC": ""}) is None
+    assert topic_from_environment({"DERMASCAN_KAFKA_TOPIC": "bucket-events"}) == "bucket-events"
+
+
+@pytest.mark.parametrize("name", ["^every.*", "two topics", "a,b", "x" * 250])
+def test_topic_that_is_no_name_of_one_is_refused(name: str):
+    with pytest.raises(InputError, match="DERMASCAN_KAFKA_TOPIC: give"):
+        topic_from_environment({"DERMASCAN_KAFKA_TOPIC": name})
 
 
 def test_connection_that_names_no_bucket_is_refused_by_name():

@@ -6,6 +6,11 @@ import time
 from pathlib import Path
 
 
+def watchers_of(dag) -> list[str]:
+    assets = getattr(dag.timetable, "asset_condition", None)
+    return [each.name for asset in getattr(assets, "objects", []) for each in asset.watchers]
+
+
 def main(path: Path) -> None:
     import airflow.sdk  # noqa: F401, PLC0415  # Airflow's own cost is not the file's
     from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415
@@ -19,6 +24,7 @@ def main(path: Path) -> None:
         "seconds": seconds,
         "errors": bag.import_errors,
         "heavy": sorted({"tensorflow", "pandas", "great_expectations", "numpy"} & set(sys.modules)),
+        "watchers": sorted(name for dag in bag.dags.values() for name in watchers_of(dag)),
         "dags": {
             dag.dag_id: {
                 "params": {

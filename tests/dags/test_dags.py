@@ -49,6 +49,14 @@ def test_dag_files_parse_without_error_within_a_second(parsed):
         assert facts["seconds"] < 1, name
 
 
+def test_dag_that_reads_notifications_parses_without_broker_and_connection(tmp_path):
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "DERMASCAN_KAFKA_TOPIC": "events"}
+    facts = answer_of("parse.py", PROJECT / "dags" / "watch_incoming.py", environment)
+
+    assert facts["errors"] == {}
+    assert facts["watchers"] == ["dermascan_incoming", "dermascan_notifications"]
+
+
 def test_dag_files_import_nothing_heavy(parsed):
     assert {name: facts["heavy"] for name, facts in parsed.items() if facts["heavy"]} == {}
 
