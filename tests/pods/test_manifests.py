@@ -197,6 +197,8 @@ def test_network_stops_what_nobody_needs(source, target, port):
         (443, [API_SERVER, SCHEDULER, TRIGGERER, WORKER, API, MLFLOW, SETUP]),
         (5432, [API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER, MLFLOW]),
         (6443, [API_SERVER, SCHEDULER]),
+        (9092, [TRIGGERER]),
+        (9093, [TRIGGERER]),
         (80, []),
     ],
 )
