@@ -13,6 +13,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
@@ -57,6 +58,7 @@ def data(store, tmp_path):
         ]
         write_records(tmp_path / "shard", records)
         store.put_file(f"p/{split}.tfrecord.gz", tmp_path / "shard")
+    keras.utils.set_random_seed(0)
     network = build_network(NetworkSpec.of("small_cnn"), SIZE)
     features = type(network)(network.input, network.get_layer("embedding").output)
     features.save_weights(tmp_path / "features.weights.h5")
