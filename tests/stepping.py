@@ -71,6 +71,7 @@ class Operation:
 
     def step(self) -> None:
         """Let it make one request, and go on to the next or to its end."""
+        assert not self.ended, "it has ended, and would be waited for in vain"
         self._go.release()
         self._paused.acquire()
 

@@ -122,7 +122,8 @@ class Races(RuleBasedStateMachine):
             self._check_history()
         finally:
             for operation, _ in self.running:
-                operation.die(after=False)
+                if not operation.ended:  # by the very step that failed
+                    operation.die(after=False)
 
     # What must hold
 
@@ -221,6 +222,13 @@ def test_registry_under_any_interleaving_has_one_champion_and_a_whole_history(
     counts = race(store, tmp_path, PATIENCE)
     print(dict(counts))  # noqa: T201  # shown by `pytest -s`, for the documentation
     assert counts["told that they lost"] > 0
+
+
+def test_an_operation_that_has_ended_is_not_waited_for(store):
+    operation = Operation(store, lambda _: None)
+    assert operation.ended
+    with pytest.raises(AssertionError, match="has ended"):
+        operation.die(after=False)
 
 
 def without_comparing(store: Store, key: str, value, expected_tag) -> None:
