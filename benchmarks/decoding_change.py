@@ -1,6 +1,6 @@
 """What decoding at a reduced scale changes in a model's scores, image by image.
 
-    .venv/bin/python benchmarks/decoding_change.py MODEL_FOLDER IMAGES
+    .venv/bin/python -m benchmarks.decoding_change MODEL_FOLDER IMAGES
 
 MODEL_FOLDER is a copy of a version (`dermascan models` says where), IMAGES a tar or folder of the
 official client, with diagnoses. Both ways prepare the same files for the same model; ROC AUC is

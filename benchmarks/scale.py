@@ -1,6 +1,6 @@
 """Many small images through the real scheduler: what each step costs, and what memory it takes.
 
-    .venv/bin/python benchmarks/scale.py IMAGES [STATE]
+    .venv/bin/python -m benchmarks.scale IMAGES [STATE]
 
 Writes an archive of IMAGES tiny JPEG files with drawn metadata, ingests it, promotes a model that
 was trained on a few drawn lesions, and scores all images as a new prefix, in a stack of its own
@@ -30,8 +30,6 @@ from dermascan.stack.embedded import EmbeddedStack
 from dermascan.stack.layout import StackPaths
 from dermascan.stack.runs import RunOutcome
 from dermascan.walkthrough import Audience, Session, Walkthrough
-
-logger = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[1]
 TRAINING_IMAGES = 600
@@ -69,7 +67,7 @@ class Memory:
 
 def _kind(process: psutil.Process) -> str:
     words = " ".join(process.cmdline())
-    kinds = {"task runner": "a task", "worker -- ": "a worker", "archive serve": "archive"}
+    kinds = {"worker -- ": "a worker", "archive serve": "archive"}
     kinds |= {"scheduler": "scheduler", "weed": "object storage", "mlflow": "MLflow"}
     kinds |= {"api_server": "API server", "dag-processor": "DAG processor"}
     return next((kind for word, kind in kinds.items() if word in words), "others")
@@ -150,5 +148,5 @@ def _folder(arguments: list[str]) -> Iterator[Path]:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logger.setLevel(logging.INFO)
+    logging.getLogger("benchmarks").setLevel(logging.INFO)
     main()

@@ -1,5 +1,6 @@
 """What a benchmark works with: images, a scratch folder, an object store, the peers' programs."""
 
+import csv
 import os
 import shutil
 import subprocess
@@ -220,18 +221,12 @@ def _part_of(folder: Path, images: int, place: Path) -> Path:
     place.mkdir(exist_ok=True)
     chosen = {file.stem for file in files[:images]}
     for file in files[:images]:
-        link = place / file.name
-        if not link.exists():
-            os.link(file, link) if file.stat().st_dev == place.stat().st_dev else shutil.copy(
-                file, link
-            )
+        shutil.copyfile(file, place / file.name)
     _copy_rows(folder / METADATA_FILE, place / METADATA_FILE, chosen)
     return place
 
 
 def _copy_rows(source: Path, target: Path, chosen: set[str]) -> None:
-    import csv  # noqa: PLC0415
-
     with (
         source.open(newline="", encoding="utf-8") as read,
         target.open("w", newline="", encoding="utf-8") as written,

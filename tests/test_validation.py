@@ -105,6 +105,29 @@ def broken(judgement: validation._Judgement) -> set[str]:
     return {outcome.name for outcome in judgement.outcomes if not outcome.success}
 
 
+def test_the_columns_that_suites_need_judge_as_all_columns_do():
+    suites = load_suites(SUITES)
+    wrong = manifest()
+    wrong.loc[0, "sex"], wrong.loc[1, "width"] = "neither", 20_000
+    frame = as_read(wrong)
+    some = frame[validation._needed_columns(suites)]
+
+    judged = [validation._judge(with_cross_row_columns(each), suites) for each in (frame, some)]
+
+    assert len(some.columns) < len(frame.columns)
+    assert broken(judged[0])
+    assert judged[1].outcomes == judged[0].outcomes
+
+
+def test_all_columns_are_read_for_a_suite_that_speaks_of_which_there_are():
+    kwargs = {"column_set": ["isic_id"]}
+    asked = {"type": "ExpectTableColumnsToMatchSet", "kwargs": kwargs}
+    rest = {"name": "columns", "severity": "warning", "meta": {"why": "To see."}}
+    suite = validation.Suite.model_validate({"name": "own", "expectations": [asked | rest]})
+
+    assert validation._needed_columns([suite]) == MANIFEST_SCHEMA.names
+
+
 def published(store: Store, frame: pd.DataFrame) -> DatasetPointer:
     name = manifest_fingerprint(frame)
     pointer = DatasetPointer(

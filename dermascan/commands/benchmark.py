@@ -43,9 +43,9 @@ def benchmark(  # noqa: PLR0913, PLR0917  # each is an option of the command
     """Measure DermaScan and the alternatives in turn, and write a table and a plot."""
     paths = open_stack(context).paths
     command = shlex.join(["dermascan", *sys.argv[1:]])
+    _require(name, paths.project / "benchmarks")
     paths.create()
     sys.path.insert(0, str(paths.project))  # `benchmarks/` is no part of the installed package
-    _require(name, paths.project / "benchmarks")
     from benchmarks import report, workspace  # noqa: PLC0415  # likewise
     from benchmarks.rounds import compare  # noqa: PLC0415  # likewise
     from benchmarks.tables import TableReport  # noqa: PLC0415  # likewise

@@ -121,10 +121,8 @@ class SeveralDevices:
         """
         _synchronise_normalisation(network)
         run = self._compiled_step(network)
-        dropout, width = (
-            network.get_layer("dropout"),
-            network.get_layer("embedding").output.shape[-1],
-        )
+        dropout = network.get_layer("dropout")
+        width = network.get_layer("embedding").output.shape[-1]
 
         def train(images: "tf.Tensor", targets: Floats, weights: Floats, whole: int) -> float:
             import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import

@@ -300,9 +300,13 @@ class Learner:
         """
         config, losses = self._config, _Mean()
         batches = training_batches(
-            self._shards, config.augmentation, config.seed, epoch,
-            drop_last=self._drop_last, share=self._devices.share,
-        )  # fmt: skip
+            self._shards,
+            config.augmentation,
+            config.seed,
+            epoch,
+            drop_last=self._drop_last,
+            share=self._devices.share,
+        )
         whole = min(config.batch_size, self.images)
         for images, labels in batches:
             loss = self._step(images, *self._targets(labels.numpy()), whole)

@@ -13,7 +13,7 @@ from dermascan.errors import InputError, IntegrityError, NotFoundError
 from dermascan.model.ensemble import activation_model, averaged_outputs, image_size_of
 from dermascan.model.golden import write_golden
 from dermascan.model.metadata import METADATA_FILE, ModelMetadata, read_metadata
-from dermascan.model.scorer import SCORING_BATCH, Arrays, Scorer, Scores
+from dermascan.model.scorer import SCORING_BATCH, Arrays, Scorer, Scores, in_parts
 from dermascan.model.serving_graph import calibrated, fitted
 from dermascan.model.signatures import (
     EXPLAIN_SIGNATURE,
@@ -58,8 +58,9 @@ class SavedModelScorer(Scorer):
         """Return a signature, to be called with `images`."""
         return self._signatures[name]
 
-    def _batches(self, signature: str, batches: list[NDArray[np.uint8]]) -> list[Arrays]:
-        return [_called(self._signatures[signature], images) for images in batches]
+    def _parts(self, signature: str, images: NDArray[np.uint8], batch_size: int) -> list[Arrays]:
+        call = self._signatures[signature]
+        return [_called(call, part) for part in in_parts(images, batch_size)]
 
 
 def _called(signature: Any, images: NDArray[np.uint8]) -> Arrays:

@@ -85,25 +85,20 @@ class Scorer(ABC):
         """Tell whether the model has a signature."""
 
     @abstractmethod
-    def _batches(self, signature: str, batches: list[NDArray[np.uint8]]) -> list[Arrays]:
-        """Compute a signature of batches (N, H, W, 3), N at least 1 and the same but for the last.
+    def _parts(self, signature: str, images: NDArray[np.uint8], batch_size: int) -> list[Arrays]:
+        """Compute a signature of images (N, H, W, 3), N at least 1, at most so many together.
 
         Returns:
-            Its outputs for each batch, in order.
+            Its outputs for each part of the images, in order.
         """
 
     def _outputs(self, signature: str, images: NDArray[np.uint8], batch_size: int) -> Arrays:
         self._require_prepared(images)
         if not len(images):  # convolutions refuse an empty batch
             one = np.zeros((1, *images.shape[1:]), np.uint8)
-            return {name: each[:0] for name, each in self._batches(signature, [one])[0].items()}
-        size = self._at_once(len(images), batch_size)
-        batches = [images[start : start + size] for start in range(0, len(images), size)]
-        parts = self._batches(signature, batches)
+            return {name: each[:0] for name, each in self._parts(signature, one, 1)[0].items()}
+        parts = self._parts(signature, images, batch_size)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _at_once(self, images: int, batch_size: int) -> int:  # noqa: ARG002  # for runtimes that share images out
-        return batch_size
 
     def _require_prepared(self, images: NDArray[np.uint8]) -> None:
         size = self.metadata.preprocessing.image_size
@@ -114,3 +109,8 @@ class Scorer(ABC):
                 f"not {images.dtype} {images.shape}: prepare them with its preprocessing"
             )
             raise InputError(message)
+
+
+def in_parts(images: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
+    """Cut images (N, H, W, 3) into parts of `size`; the last may be smaller."""
+    return [images[start : start + size] for start in range(0, len(images), size)]

@@ -19,7 +19,7 @@ from dermascan.errors import IntegrityError, NotFoundError
 from dermascan.fingerprint import sha256_hex
 from dermascan.model.golden import require_golden
 from dermascan.model.metadata import ModelMetadata, read_metadata
-from dermascan.model.scorer import Arrays, Scorer
+from dermascan.model.scorer import Arrays, Scorer, in_parts
 from dermascan.model.signatures import EXPLAIN_SIGNATURE, UINT8_SIGNATURE
 
 if TYPE_CHECKING:
@@ -98,19 +98,17 @@ class OnnxScorer(Scorer):
         """Tell whether the model has a signature."""
         return signature in self._graphs
 
-    def _batches(self, signature: str, batches: list[NDArray[np.uint8]]) -> list[Arrays]:
+    def _parts(self, signature: str, images: NDArray[np.uint8], batch_size: int) -> list[Arrays]:
         if signature not in self._sessions:
             self._sessions[signature] = _session(self._graphs[signature])
         session = self._sessions[signature]
         names = [output.name for output in session.get_outputs()]
 
-        def computed(images: NDArray[np.uint8]) -> Arrays:
-            return dict(zip(names, session.run(names, {"images": images}), strict=True))
+        def computed(part: NDArray[np.uint8]) -> Arrays:
+            return dict(zip(names, session.run(names, {"images": part}), strict=True))
 
-        return list(self._threads.map(computed, batches))
-
-    def _at_once(self, images: int, batch_size: int) -> int:
-        return min(batch_size, IMAGES_AT_ONCE, -(-images // self._cores))
+        at_once = min(batch_size, IMAGES_AT_ONCE, -(-len(images) // self._cores))
+        return list(self._threads.map(computed, in_parts(images, at_once)))
 
 
 def _session(graph: bytes) -> "onnxruntime.InferenceSession":
