@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import httpx
@@ -39,6 +40,7 @@ from dermascan.storage import Store
 from dermascan.versions import publish_version
 
 RUN_TIMEOUT = 400
+WAITING = {"awaiting_input", "deferred"}  # states of tasks that hold no worker
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -324,7 +326,25 @@ def place_of(run: Run, task: str) -> str:
 
 
 def question(stack, api, run: Run, task: str) -> dict:
-    """Wait until a task waits for an answer, and return what it asks."""
+    """Wait until a task waits for an answer, and return what it asks.
+
+    Airflow's scheduler takes a task for killed if it was answered, and is queued again, before the
+    scheduler has heard from the executor that the task had gone to wait: a matter of a second,
+    too fast for a person.
+    """
+    asked = asked_by(stack, api, run, task)
+    wait_until(lambda: state_of(api, run, task) in WAITING, RUN_TIMEOUT, f"{task} holds a worker")
+    known_at = datetime.now(UTC) + timedelta(seconds=1)
+    wait_until(lambda: heartbeat(api) > known_at, RUN_TIMEOUT, "scheduler is gone")
+    return asked
+
+
+def heartbeat(api) -> datetime:
+    scheduler = api._call("GET", "/monitor/health")["scheduler"]
+    return datetime.fromisoformat(scheduler["latest_scheduler_heartbeat"])
+
+
+def asked_by(stack, api, run: Run, task: str) -> dict:
     deadline = time.monotonic() + RUN_TIMEOUT
     while time.monotonic() < deadline:
         try:
@@ -359,7 +379,7 @@ def test_rollback_offers_the_earlier_champions_and_records_who_chose(
     asked = question(stack, api, waiting, "choose")
     assert asked["options"] == ["2", "1", "Leave as it is"]
     assert "| 1 |" in asked["body"]
-    assert state_of(api, waiting, "choose") in {"awaiting_input", "deferred"}  # no worker
+    assert state_of(api, waiting, "choose") in WAITING
     with pytest.raises((InputError, TransientError)):
         answer(api, waiting, "choose", "99")
     answer(api, waiting, "choose", "1")
