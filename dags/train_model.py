@@ -127,7 +127,7 @@ def who_decided() -> tuple[str, str]:
         ),
         "model": name_param("dermascan", "Model", "Name under which the model is promoted."),
         "image_size": Param(
-            "192x256",
+            "144x192",
             type="string",
             pattern=f"^{SIDE}x{SIDE}$",
             title="Image size",
@@ -170,7 +170,7 @@ def who_decided() -> tuple[str, str]:
             section="Training",
         ),
         "networks": Param(
-            2,
+            6,
             type="integer",
             minimum=1,
             maximum=20,
@@ -180,7 +180,7 @@ def who_decided() -> tuple[str, str]:
             section="Training",
         ),
         "epochs": Param(
-            12,
+            10,
             type="integer",
             minimum=0,
             maximum=500,

@@ -70,9 +70,9 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=12, ge=0, le=500)
+    epochs: int = Field(default=10, ge=0, le=500)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    members: int = Field(default=2, ge=1, le=20)
+    members: int = Field(default=6, ge=1, le=20)
     batch_size: int = Field(default=32, ge=1, le=1024)
     learning_rate: float = Field(default=5e-4, gt=0)
     warmup_share: float = Field(default=0.1, ge=0, lt=1)

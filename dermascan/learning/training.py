@@ -62,7 +62,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-RECIPE_VERSION = 2  # raise when equal settings no longer give an equal model
+RECIPE_VERSION = 3  # raise when equal settings no longer give an equal model
 _COMPARED_IMAGES = 64  # by which the model's twin must agree with it, beside the golden ones
 _SMALLEST = 1e-12  # a probability whose logarithm is still a number
 

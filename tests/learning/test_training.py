@@ -89,7 +89,7 @@ def put_examples(store, folder, labels=(4, 5)):
     )
 
 
-def record(epoch, auc, loss=1.0):
+def record(epoch, auc, loss):
     return EpochRecord(
         epoch=epoch, seconds=1, images_per_second=1, loss=1, val_loss=loss, val_accuracy=0,
         val_balanced_accuracy=0, val_malignant_auc=auc,
@@ -190,7 +190,7 @@ def test_train_leaves_a_model_that_has_learned_and_says_everything(store, data, 
 def test_train_when_done_before_does_nothing(store, monkeypatch):
     summary = TrainingSummary(
         fingerprint="t", model_prefix="t/model/", history_key="t/history.json", train_images=1,
-        val_images=1, parameters=1, seconds=1, best=(record(1, None),), temperature=1,
+        val_images=1, parameters=1, seconds=1, best=(record(1, None, 1.0),), temperature=1,
         validation=ValidationFigures(
             val_loss=1, val_accuracy=0, val_balanced_accuracy=0, val_malignant_auc=None
         ),
@@ -246,13 +246,7 @@ def test_training_data_when_a_split_is_empty_refuses(train_keys, val_keys, count
         TrainingData(train_keys, val_keys, counts, "f")
 
 
-def test_best_epoch_is_the_first_of_the_highest_auc():
-    history = [record(0, 0.8), record(1, 0.9), record(2, 0.9), record(3, 0.85)]
-
-    assert best_epoch(history).epoch == 1
-
-
-def test_best_epoch_when_auc_is_undefined_is_that_of_the_lowest_loss():
-    history = [record(0, None, 2.0), record(1, None, 0.5), record(2, None, 0.7)]
+def test_best_epoch_is_the_first_of_the_lowest_loss():
+    history = [record(0, 0.9, 2.0), record(1, 0.8, 0.5), record(2, None, 0.5), record(3, 0.9, 0.7)]
 
     assert best_epoch(history).epoch == 1
