@@ -33,7 +33,8 @@ def trials(workspace: Workspace) -> Iterator[Trial]:
     config, preprocessing = TrainingConfig(), Preprocessing()
     size = preprocessing.image_size
     workspace.tell("exporting the model and its twin")
-    networks = [build_network(config.network, size) for _ in range(config.members)]
+    specs = [config.network.of_member(index) for index in range(config.members)]
+    networks = [build_network(spec, size) for spec in specs]
     folder = workspace.scratch / "model"
     arrays = np.stack([_prepared(file.read_bytes(), preprocessing) for file in files])
     export(networks, metadata_of(config, preprocessing), folder)

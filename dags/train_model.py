@@ -127,7 +127,7 @@ def who_decided() -> tuple[str, str]:
         ),
         "model": name_param("dermascan", "Model", "Name under which the model is promoted."),
         "image_size": Param(
-            "144x192",
+            "192x256",
             type="string",
             pattern=f"^{SIDE}x{SIDE}$",
             title="Image size",
@@ -176,11 +176,11 @@ def who_decided() -> tuple[str, str]:
             maximum=20,
             title="Networks",
             description_md="Trained one after the other with seeds of their own, and averaged in "
-            "one model.",
+            "one model. Every second one sees images at half their size.",
             section="Training",
         ),
         "epochs": Param(
-            10,
+            8,
             type="integer",
             minimum=0,
             maximum=500,

@@ -148,7 +148,7 @@ class Preprocessing:
             quarter or an eighth of their size (`decode_for`), which gives slightly other pixels.
     """
 
-    image_size: ImageSize = ImageSize(144, 192)
+    image_size: ImageSize = ImageSize(192, 256)
     colour_constancy: bool = False
     hair_removal: bool = False
     limits: DecodeLimits = DEFAULT_LIMITS

@@ -105,8 +105,10 @@ class Fitting:
 
     def __init__(self, job: FittingJob) -> None:
         self._job, self._config = job, job.config
-        seeded = job.config.model_copy(update={"seed": job.config.seed + job.member})
-        self._learner = Learner(seeded, job.train_shards, job.class_counts, job.fetch, job.devices)
+        network = job.config.network.of_member(job.member)
+        own = {"seed": job.config.seed + job.member, "network": network}
+        config = job.config.model_copy(update=own)
+        self._learner = Learner(config, job.train_shards, job.class_counts, job.fetch, job.devices)
         self.history: list[EpochRecord] = []
 
     def fit(self) -> "keras.Model":
@@ -196,9 +198,9 @@ class Fitting:
 def best_epoch(history: Sequence[EpochRecord]) -> EpochRecord:
     """Return the epoch with the lowest validation loss; of equal ones the first.
 
-    Of a few hundred malignant images, the ROC AUC differs between epochs by chance more than by
-    merit: chosen by loss on one half of the validation images, an epoch has the higher AUC on the
-    other half (docs/results.md).
+    Of a few hundred malignant images, the ROC AUC differs between late epochs by chance: chosen
+    by it, an epoch is no better at it on other images, and worse at everything else
+    (docs/results.md).
     """
     return min(history, key=lambda record: record.val_loss)
 

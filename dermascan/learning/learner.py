@@ -70,7 +70,7 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=10, ge=0, le=500)
+    epochs: int = Field(default=8, ge=0, le=500)
     seed: int = Field(default=0, ge=0, lt=2**31)
     members: int = Field(default=6, ge=1, le=20)
     batch_size: int = Field(default=32, ge=1, le=1024)

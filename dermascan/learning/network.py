@@ -76,6 +76,7 @@ _CHANNEL_STEP = 8
 
 # (images, channels or None for depthwise, kernel size, stride, name) -> images
 _Convolution = Callable[["keras.KerasTensor", int | None, int, int, str], "keras.KerasTensor"]
+_Images = tuple["keras.KerasTensor", "keras.KerasTensor"]  # as given; as the first layer sees them
 
 # Networks of keras.applications that can be named, with the module of their preprocessing.
 _APPLICATIONS: Final = {
@@ -102,16 +103,23 @@ class NetworkSpec:
             `imagenet` (`keras.applications`, downloaded by Keras); `none`; or a path or S3 key
             of a `.pth` file (EfficientNet-Lite) or a Keras `.weights.h5` file of the features.
         dropout: share of the embedding that training hides, 0..1.
+        shrink: whole numbers from 1; the images of a network are made smaller by one of them, by
+            averaging squares of pixels, before its first layer. The networks of an ensemble take
+            them in turn: they differ more for it, so their average is better.
     """
 
     architecture: str = EFFICIENTNET_LITE0
     weights: str = InitialWeights.PACKAGED
     dropout: float = 0.2
+    shrink: tuple[int, ...] = (1, 2)
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             message = f"unknown architecture {self.architecture!r}: use one of {ARCHITECTURES}"
             raise InputError(message)
+        object.__setattr__(self, "shrink", tuple(self.shrink))  # JSON knows lists only
+        if not self.shrink or min(self.shrink) < 1:
+            raise InputError(f"shrink {self.shrink} must be whole numbers from 1")
         self._check_weights()
 
     def _check_weights(self) -> None:
@@ -134,6 +142,10 @@ class NetworkSpec:
         best = InitialWeights.PACKAGED if architecture in _LITE else InitialWeights.NONE
         return cls(architecture, weights or best)
 
+    def of_member(self, index: int) -> "NetworkSpec":
+        """Return what the network of an ensemble at this index, from 0, is made from."""
+        return replace(self, shrink=(self.shrink[index % len(self.shrink)],))
+
     @property
     def pretrained(self) -> bool:
         """Tell whether the network has learned from other images before."""
@@ -141,7 +153,7 @@ class NetworkSpec:
 
     def as_plain(self) -> dict[str, Plain]:
         """Return the specification as a JSON-ready mapping."""
-        return asdict(self)
+        return asdict(self) | {"shrink": list(self.shrink)}
 
 
 def build_network(
@@ -150,7 +162,7 @@ def build_network(
     """Build a network for the lesion classes.
 
     Args:
-        spec: architecture and initial weights.
+        spec: architecture and initial weights, and by what to shrink images: the first there.
         image_size: height and width in pixels of what it will be given.
         fetch: makes a local file of the weights' S3 key; None if only paths can be read.
 
@@ -165,14 +177,17 @@ def build_network(
     if spec.architecture in _LITE:
         features = _lite_features(spec, image_size, fetch)
     elif spec.architecture == SMALL_CNN:
-        features = _read_weights(_small_cnn(image_size), spec, fetch)
+        features = _read_weights(_small_cnn(image_size, spec.shrink[0]), spec, fetch)
     else:
         features = _application_features(spec, image_size, fetch)
     return _classifier(features, len(LESION_CLASSES), spec.dropout)
 
 
 def build_imagenet_lite(
-    image_size: ImageSize, architecture: str = EFFICIENTNET_LITE0, weights: Path | None = None
+    image_size: ImageSize,
+    architecture: str = EFFICIENTNET_LITE0,
+    weights: Path | None = None,
+    shrink: int = 1,
 ) -> "keras.Model":
     """Build an EfficientNet-Lite as it was trained on ImageNet: logits (N, 1000).
 
@@ -180,13 +195,14 @@ def build_imagenet_lite(
         image_size: height and width in pixels of what it will be given.
         architecture: `efficientnet_lite0` to `efficientnet_lite2`.
         weights: a `.pth` file; None for that of the installed package.
+        shrink: see `NetworkSpec`.
     """
     scale = _LITE[architecture]
-    features = _efficientnet_lite(image_size, scale, _plain_convolution)
+    features = _efficientnet_lite(_images(image_size, shrink), scale, _plain_convolution)
     network = _classifier(features, _IMAGENET_CLASSES, dropout=0.0)
     path = weights or packaged_weights(architecture)
     assign_efficientnet_lite(network, read_torch_weights(path))
-    folded = _efficientnet_lite(image_size, scale, _scaled_convolution)
+    folded = _efficientnet_lite(_images(image_size, shrink), scale, _scaled_convolution)
     _fold(network, folded)
     result = _classifier(folded, _IMAGENET_CLASSES, dropout=0.0)
     result.get_layer("logits").set_weights(network.get_layer("logits").get_weights())
@@ -225,23 +241,24 @@ def _block_of(layer_name: str) -> float:
 
 def _lite_features(spec: NetworkSpec, size: ImageSize, fetch: Fetch | None) -> "keras.Model":
     """Return images to embedding; normalisation is a layer of its own only if it has to learn."""
+    shrink, scale = spec.shrink[0], _LITE[spec.architecture]
     if not spec.pretrained:
-        return _efficientnet_lite(size, _LITE[spec.architecture], _plain_convolution)
+        return _efficientnet_lite(_images(size, shrink), scale, _plain_convolution)
     if spec.weights.endswith(".weights.h5"):
-        folded = _efficientnet_lite(size, _LITE[spec.architecture], _scaled_convolution)
+        folded = _efficientnet_lite(_images(size, shrink), scale, _scaled_convolution)
         return _read_weights(folded, spec, fetch)
     path = None if spec.weights == InitialWeights.PACKAGED else local_weights(spec.weights, fetch)
-    return _embedding(build_imagenet_lite(size, spec.architecture, path))
+    return _embedding(build_imagenet_lite(size, spec.architecture, path, shrink))
 
 
 def _application_features(spec: NetworkSpec, size: ImageSize, fetch: Fetch | None) -> "keras.Model":
     import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
-    images = keras.Input((size.height, size.width, 3), name="images")
+    images, shrunk = _shrunk_images(size, spec.shrink[0])
     module = getattr(keras.applications, _APPLICATIONS[spec.architecture])
     named = "imagenet" if spec.weights == InitialWeights.IMAGENET else None
     body = getattr(keras.applications, spec.architecture)(
-        include_top=False, weights=named, input_tensor=module.preprocess_input(images)
+        include_top=False, weights=named, input_tensor=module.preprocess_input(shrunk)
     )
     x = keras.layers.GlobalAveragePooling2D(name="embedding")(body.output)
     return _read_weights(keras.Model(images, x), spec, fetch)
@@ -259,13 +276,11 @@ def _embedding(network: "keras.Model") -> "keras.Model":
     return keras.Model(network.input, network.get_layer("embedding").output)
 
 
-def _efficientnet_lite(
-    image_size: ImageSize, scale: _Scale, convolve: _Convolution
-) -> "keras.Model":
+def _efficientnet_lite(inputs: _Images, scale: _Scale, convolve: _Convolution) -> "keras.Model":
     """Return images to embedding."""
     from keras import layers  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
-    images, x = _images(image_size)
+    images, x = inputs
     x = _relu6(convolve(x, _STEM_CHANNELS, 3, 2, "stem"), "stem")
     for number, block in enumerate(_blocks(scale)):
         x = _inverted_residual(x, block, convolve, f"block_{number:02d}")
@@ -351,10 +366,10 @@ def _relu6(inputs: "keras.KerasTensor", name: str) -> "keras.KerasTensor":
     return layers.ReLU(6.0, name=f"{name}_relu")(inputs)
 
 
-def _small_cnn(image_size: ImageSize) -> "keras.Model":
+def _small_cnn(image_size: ImageSize, shrink: int) -> "keras.Model":
     from keras import layers  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
-    images, x = _images(image_size)
+    images, x = _images(image_size, shrink)
     for index, channels in enumerate((16, 32, 64)):
         convolution = layers.Conv2D(
             channels, 3, 2, "same", activation="relu", name=f"convolution_{index}"
@@ -363,11 +378,20 @@ def _small_cnn(image_size: ImageSize) -> "keras.Model":
     return _model(images, layers.GlobalAveragePooling2D(name="embedding")(x))
 
 
-def _images(image_size: ImageSize) -> tuple["keras.KerasTensor", "keras.KerasTensor"]:
+def _images(image_size: ImageSize, shrink: int) -> _Images:
+    import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+    images, shrunk = _shrunk_images(image_size, shrink)
+    return images, keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="normalised")(shrunk)
+
+
+def _shrunk_images(image_size: ImageSize, shrink: int) -> _Images:
     import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
     images = keras.Input((image_size.height, image_size.width, 3), name="images")
-    return images, keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="normalised")(images)
+    if shrink == 1:
+        return images, images
+    return images, keras.layers.AveragePooling2D(shrink, name="shrunk")(images)
 
 
 def _model(images: "keras.KerasTensor", outputs: "keras.KerasTensor") -> "keras.Model":

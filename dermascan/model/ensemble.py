@@ -103,9 +103,9 @@ def activation_model(networks: "Sequence[keras.Model]") -> "keras.Model":
     """Make the model that shows where in an image the evidence for each class lies.
 
     The class activation map: the last feature map times the classifier's kernel, the mean over
-    networks. As the classifier sits on a global average, the mean of a map over all positions
-    is the class's logit without its bias, and the map is Grad-CAM's up to a factor, before
-    that clips negative values.
+    networks, for which coarser maps are enlarged to the finest (bilinear). As the classifier sits
+    on a global average, the mean of a map over all positions is the class's logit without its
+    bias, and the map is Grad-CAM's up to a factor, before that clips negative values.
 
     Args:
         networks: from `dermascan.learning.network.build_network`, one or more, of one image size.
@@ -114,7 +114,7 @@ def activation_model(networks: "Sequence[keras.Model]") -> "keras.Model":
         A model from (N, H, W, 3) RGB, 0..255, to float32 (N, h, w, 7), of the image as it is.
 
     Raises:
-        InputError: no network, or networks that differ in image size or in feature map.
+        InputError: no network, or networks of different image sizes.
 
     Source:
         Zhou et al., Learning deep features for discriminative localization, CVPR 2016;
@@ -129,10 +129,16 @@ def activation_model(networks: "Sequence[keras.Model]") -> "keras.Model":
         member = keras.Model(network.input, features, name=f"features_{index}")
         evidence = keras.ops.cast(member(images), "float32")
         maps.append(keras.ops.matmul(evidence, network.get_layer("logits").kernel))
-    shapes = {tuple(each.shape) for each in maps}
-    if len(shapes) > 1:
-        raise InputError(f"maps of shapes {sorted(shapes)} cannot be averaged: export apart")
-    return keras.Model(images, _mean(maps))
+    finest = max(tuple(each.shape[1:3]) for each in maps)
+    return keras.Model(images, _mean([_enlarged(each, finest) for each in maps]))
+
+
+def _enlarged(maps: "keras.KerasTensor", size: tuple[int, int]) -> "keras.KerasTensor":
+    import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+    if maps.shape[1:3] == size:
+        return maps
+    return keras.ops.image.resize(maps, size, "bilinear", data_format="channels_last")
 
 
 def image_size_of(networks: "Sequence[keras.Model]") -> tuple[int, int]:

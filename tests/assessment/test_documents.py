@@ -90,9 +90,9 @@ def test_card_without_a_reference_to_the_examples_leaves_their_facts_out(evaluat
 
 def test_learning_curves_are_one_for_each_network_with_its_best_epoch(evaluated):
     rows = [
-        {**record.model_dump(), "member": member, "val_malignant_auc": auc}
-        for member, aucs in enumerate([(0.5, 0.9), (0.8, 0.7)])
-        for record, auc in zip(history(), aucs, strict=True)
+        {**record.model_dump(), "member": member, "val_loss": loss}
+        for member, losses in enumerate([(0.9, 0.5), (0.7, 0.8)])
+        for record, loss in zip(history(), losses, strict=True)
     ]
     evaluated.put_json(KEYS.history, {"epochs": rows})
     curves = learning_curves(evaluated, KEYS)

@@ -1,3 +1,5 @@
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -48,7 +50,9 @@ def imagenet():
 @pytest.fixture(scope="module")
 def unfolded():
     features = network_module._efficientnet_lite(
-        SMALL, network_module._LITE[EFFICIENTNET_LITE0], network_module._plain_convolution
+        network_module._images(SMALL, 1),
+        network_module._LITE[EFFICIENTNET_LITE0],
+        network_module._plain_convolution,
     )
     return network_module._classifier(features, 1000, dropout=0.0)
 
@@ -209,6 +213,34 @@ def test_build_network_when_the_weights_are_of_another_network_says_so(tmp_path)
 def test_build_network_when_the_weights_file_is_not_there_names_it():
     with pytest.raises(NotFoundError, match=r"nowhere\.pth"):
         build_network(NetworkSpec(weights="nowhere.pth"), SMALL)
+
+
+@pytest.mark.parametrize("architecture", ["small_cnn", EFFICIENTNET_LITE0, "MobileNetV2"])
+def test_network_that_shrinks_sees_the_means_of_squares(architecture):
+    spec = NetworkSpec.of(architecture)
+    whole, shrinking = spec.of_member(0), spec.of_member(1)
+    assert (whole.shrink, shrinking.shrink, spec.of_member(2).shrink) == ((1,), (2,), (1,))
+    shrunk = build_network(shrinking, ImageSize(64, 96))
+    plain = build_network(whole, ImageSize(32, 48))
+    plain.set_weights(shrunk.get_weights())
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3)).astype(np.float32)
+
+    means = images.reshape(2, 32, 2, 48, 2, 3).mean(axis=(2, 4))
+    expected = plain.predict_on_batch(means)
+    spread = np.ptp(expected)  # random kernels of many layers leave little of it
+    assert spread > 0
+    np.testing.assert_allclose(shrunk.predict_on_batch(images), expected, atol=1e-3 * spread)
+
+
+def test_network_spec_keeps_what_it_shrinks_by_through_json():
+    spec = NetworkSpec(shrink=(1, 3))
+    assert NetworkSpec(**json.loads(json.dumps(spec.as_plain()))) == spec
+
+
+@pytest.mark.parametrize("shrink", [(), (0,), (2, -1)])
+def test_network_spec_when_it_shrinks_by_nothing_refuses(shrink):
+    with pytest.raises(InputError, match="whole numbers from 1"):
+        NetworkSpec(shrink=shrink)
 
 
 def test_small_cnn_of_any_rgb_gives_the_same_for_bytes_and_floats():

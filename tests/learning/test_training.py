@@ -146,8 +146,11 @@ def test_train_of_an_ensemble_when_killed_in_the_second_network_ends_as_if_undis
     ]
     np.testing.assert_allclose(averages[1][0], averages[3][0], rtol=0, atol=1e-6)
     assert not np.allclose(averages[0][0], averages[1][0], rtol=0, atol=1e-3)
-    model = load_scorer(fetch_model(store, resumed, tmp_path)).score(coloured(4, 3, RANDOM))
-    assert model.embedding.shape == (3, 2 * 64)
+    folder = fetch_model(store, resumed, tmp_path)
+    assert load_scorer(folder).score(coloured(4, 3, RANDOM)).embedding.shape == (3, 2 * 64)
+    twin = load_fastest(folder)
+    assert twin.runtime.startswith("ONNX Runtime")
+    assert twin.explain(coloured(4, 3, RANDOM)).shape == (3, 2, 3, 7)
 
 
 def fetch_model(store, summary, folder):

@@ -94,6 +94,18 @@ def test_activation_averages_to_the_logits_without_their_bias(networks):
     np.testing.assert_allclose(activation.mean(axis=(1, 2)) + biases, logits, atol=1e-5)
 
 
+def test_activation_enlarges_coarser_maps_and_keeps_their_means(networks):
+    coarse = build_network(NetworkSpec.of("small_cnn").of_member(1), ImageSize(24, 32))
+    mixed = [networks[0], coarse]
+
+    activation = activation_model(mixed).predict_on_batch(IMAGES)
+
+    biases = np.mean([n.get_layer("logits").bias.numpy() for n in mixed], axis=0)
+    logits = np.mean([n.predict_on_batch(IMAGES) for n in mixed], axis=0)
+    assert activation.shape == (5, 3, 4, 7)
+    np.testing.assert_allclose(activation.mean(axis=(1, 2)) + biases, logits, atol=1e-5)
+
+
 def test_networks_of_two_sizes_are_refused(networks):
     other = build_network(NetworkSpec.of("small_cnn"), ImageSize(32, 32))
 
