@@ -170,7 +170,7 @@ def who_decided() -> tuple[str, str]:
             section="Training",
         ),
         "networks": Param(
-            6,
+            4,
             type="integer",
             minimum=1,
             maximum=20,

@@ -98,9 +98,7 @@ def export(
     size = _agreed_size(networks, metadata)
     score, explain = _graph(networks, metadata)
     shape = input_shape(metadata)
-    archive = keras.export.ExportArchive()
-    for network in networks:
-        archive.track(network)
+    archive = keras.export.ExportArchive()  # finds the endpoints' variables by itself
     endpoints = (
         (FLOAT_SIGNATURE, tf.float32, score),
         (UINT8_SIGNATURE, tf.uint8, score),

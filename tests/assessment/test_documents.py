@@ -100,7 +100,7 @@ def test_learning_curves_are_one_for_each_network_with_its_best_epoch(evaluated)
     assert [curve.chosen for curve in curves] == [1, 0]
     assert curves[0].epochs == (0, 1)
     assert curves[0].losses == (None, 1.2)
-    assert curves[1].val_aucs == (0.8, 0.7)
+    assert curves[1].val_losses == (0.7, 0.8)
 
 
 def test_learning_curves_are_none_where_no_history_was_kept(evaluated):

@@ -93,6 +93,15 @@ def test_loaded_ensemble_scores_as_its_networks_on_all_mirrorings(networks, ense
     assert scores.embedding.shape == (37, 128)
 
 
+def test_export_stores_every_weight_once(networks, folder):
+    from tensorflow import train  # noqa: PLC0415  # takes seconds to import
+
+    stored = train.load_checkpoint(str(folder / "variables" / "variables"))
+    shapes = stored.get_variable_to_shape_map()
+    numbers = [int(np.prod(shape)) for name, shape in shapes.items() if "VARIABLE" in name]
+    assert sum(numbers) == networks[0].count_params()
+
+
 def test_export_leaves_golden_images_that_a_loaded_copy_scores_as_the_networks_did(
     folder, scorer, ensemble
 ):
