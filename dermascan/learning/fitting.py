@@ -189,10 +189,22 @@ class Fitting:
         auc = record.val_malignant_auc
         parts.append(f"val malignant AUC {'n/a' if auc is None else f'{auc:.4f}'}")
         parts.append(f"took {format_seconds(record.seconds)}")
-        waiting = (self._config.members - self._job.member) * last - record.epoch
-        if record.epoch and waiting:
+        if record.epoch and (waiting := epochs_left(self._config, self._job.member, record.epoch)):
             parts.append(f"{format_seconds(record.seconds * waiting)} left")
         return ", ".join(parts)
+
+
+def epochs_left(config: TrainingConfig, member: int, done: int) -> float:
+    """Return how many epochs of a network take as long as what is left of all networks.
+
+    Args:
+        config: of the training; the cost of a network is taken to grow with its images' area.
+        member: which network is being fitted, from 0; those before it are done.
+        done: how many of its epochs are done.
+    """
+    shrinks = [config.network.of_member(each).shrink[0] for each in range(member, config.members)]
+    costs = [(shrinks[0] / shrink) ** 2 for shrink in shrinks]
+    return sum(costs) * config.epochs - done
 
 
 def best_epoch(history: Sequence[EpochRecord]) -> EpochRecord:

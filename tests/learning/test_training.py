@@ -8,6 +8,7 @@ from dermascan.errors import InputError, PermanentError
 from dermascan.imaging import ImageSize, Preprocessing
 from dermascan.learning import training
 from dermascan.learning.checkpoints import Checkpoints
+from dermascan.learning.fitting import best_epoch, epochs_left
 from dermascan.learning.network import NetworkSpec
 from dermascan.learning.training import (
     EpochRecord,
@@ -15,7 +16,6 @@ from dermascan.learning.training import (
     TrainingData,
     TrainingSummary,
     ValidationFigures,
-    best_epoch,
     train,
     training_fingerprint,
 )
@@ -247,6 +247,14 @@ def test_training_fingerprint_changes_with_seed_and_shards_only_when_they_do():
 def test_training_data_when_a_split_is_empty_refuses(train_keys, val_keys, counts):
     with pytest.raises(InputError, match="training and validation images"):
         TrainingData(train_keys, val_keys, counts, "f")
+
+
+@pytest.mark.parametrize(
+    ("member", "done", "left"), [(0, 1, 3 + 1 + 4 + 1), (1, 3, 1 + 16 + 4), (3, 4, 0)]
+)
+def test_epochs_left_counts_networks_by_the_area_of_their_images(member, done, left):
+    config = CONFIG.model_copy(update={"members": 4, "epochs": 4})
+    assert epochs_left(config, member, done) == left
 
 
 def test_best_epoch_is_the_first_of_the_lowest_loss():
