@@ -144,7 +144,7 @@ class Session:
         Raises:
             TransientError: the archive could not be started.
         """
-        with self._server(folder, log) as url, self._connection(url):
+        with self._server(folder, log) as url, self.archive_at(url):
             yield
 
     def trigger(self, dag_id: str, conf: Mapping[str, JsonValue]) -> RunOutcome:
@@ -208,7 +208,7 @@ class Session:
                 server.terminate()
 
     @contextmanager
-    def _connection(self, url: str) -> Iterator[None]:
+    def archive_at(self, url: str) -> Iterator[None]:
         """Point the connection `isic_archive` at an address, and back afterwards.
 
         Its own address is kept in a file meanwhile, so that the next walkthrough puts it back

@@ -221,6 +221,10 @@ class AirflowApi:
         except NotFoundError:
             self._call("POST", "/pools", body)
 
+    def resize_pool(self, name: str, slots: int) -> None:
+        """Change how many tasks of a pool run at once."""
+        self._call("PATCH", f"/pools/{name}", {"slots": slots}, params={"update_mask": ["slots"]})
+
     # Inside
 
     def _pages(self, path: str, field: str) -> Iterator[JsonObject]:

@@ -1,0 +1,75 @@
+"""An ingest from an archive that answers late, by one, two and four workers.
+
+    .venv/bin/python -m benchmarks.workers [IMAGES [MILLISECONDS]]
+
+A worker is a slot of Airflow's default pool on the embedded stack. The images are tiny, and each
+answer of the archive is held back, so that what is waited for is the archive and not the cores,
+which all workers share here: 800 ms by default, for at 200 ms two workers already need more than
+two cores.
+"""
+
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.ingest import served_archive
+from benchmarks.tiny_archive import write_tiny_archive
+from dermascan.commands.trigger import observer, show_outcome
+from dermascan.stack.airflow_api import AirflowApi
+from dermascan.stack.embedded import EmbeddedStack
+from dermascan.stack.layout import StackPaths
+from dermascan.stack.runs import RunOutcome
+from dermascan.walkthrough import Audience, Session, Walkthrough
+
+PROJECT = Path(__file__).resolve().parents[1]
+WORKERS = (1, 2, 4)
+IMAGES = 8000
+MILLISECONDS = 800
+POOL = "default_pool"
+MOVING = ("download_from_isic", "upload_to_s3")
+
+
+def main() -> None:
+    images, latency = (*map(int, sys.argv[1:]), *(IMAGES, MILLISECONDS)[len(sys.argv) - 1 :])
+    with tempfile.TemporaryDirectory(prefix="dermascan-workers-") as name:
+        state = Path(name)
+        write_tiny_archive(state / "tiny", images)
+        paths = StackPaths(PROJECT, state, PROJECT / "dags", PROJECT / "plugins")
+        stack = EmbeddedStack(paths, tell=print)
+        audience = Audience(observer, show_outcome, print)
+        with (
+            Walkthrough(stack, audience, 300.0).begin() as session,
+            served_archive(state, state / "tiny", latency) as url,
+            session.archive_at(url),
+            stack.airflow_api() as api,
+        ):
+            runs = [_ingested(session, api, workers) for workers in WORKERS]
+    print(f"\n{images:,} images, {latency} ms of latency\n\n{_table(runs)}")
+
+
+def _ingested(session: Session, api: AirflowApi, workers: int) -> RunOutcome:
+    api.resize_pool(POOL, workers)
+    return session.trigger("ingest_isic", {"dataset": f"by-{workers}", "start_training": False})
+
+
+def _table(runs: list[RunOutcome]) -> str:
+    """Return seconds and ratios: of the whole run, and of the time in which files move."""
+    lines = ["| workers | whole run, s | | files moving, s | |", "|---:|---:|---:|---:|---:|"]
+    whole, moving = runs[0].seconds, _moving(runs[0])
+    for workers, run in zip(WORKERS, runs, strict=True):
+        figures = (run.seconds, whole / run.seconds, _moving(run), moving / _moving(run))
+        lines.append("| {} | {:.0f} | {:.2f}x | {:.0f} | {:.2f}x |".format(workers, *figures))
+    return "\n".join(lines)
+
+
+def _moving(run: RunOutcome) -> float:
+    """Return seconds from the start of the first task that moves files to the end of the last."""
+    tasks = [task for task in run.tasks if task.task_id in MOVING]
+    spans = [(t.start_date.timestamp(), t.duration or 0.0) for t in tasks if t.start_date]
+    return max(sum(span) for span in spans) - min(start for start, _ in spans)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    main()
