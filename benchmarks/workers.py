@@ -27,7 +27,7 @@ WORKERS = (1, 2, 4)
 IMAGES = 8000
 MILLISECONDS = 800
 POOL = "default_pool"
-MOVING = ("download_from_isic", "upload_to_s3")
+MOVING = ("shard.download_from_isic", "shard.upload_to_s3")
 
 
 def main() -> None:
