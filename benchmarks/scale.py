@@ -86,13 +86,21 @@ def main() -> None:
     with _folder(sys.argv[2:]) as state:
         write_tiny_archive(state / "tiny", images)
         write_archive(state / "drawn", TRAINING_IMAGES, seed=1)
-        paths = StackPaths(PROJECT, state, PROJECT / "dags", PROJECT / "plugins")
-        stack = EmbeddedStack(paths, tell=print)
-        audience = Audience(observer, show_outcome, print)
-        with Walkthrough(stack, audience, 300.0).begin() as session:
+        with walkthrough(own_stack(state)).begin() as session:
             runs = _through(session, state)
     print(f"\n{images} images, {os.cpu_count()} cores\n\n{_costs(runs, images)}\n")
     print(_memory(runs))
+
+
+def own_stack(state: Path) -> EmbeddedStack:
+    """Return a stack of the project's DAGs whose state is in a folder of its own."""
+    paths = StackPaths(PROJECT, state, PROJECT / "dags", PROJECT / "plugins")
+    return EmbeddedStack(paths, tell=print)
+
+
+def walkthrough(stack: EmbeddedStack) -> Walkthrough:
+    """Return a walkthrough of a stack that prints what happens and bears a busy Airflow."""
+    return Walkthrough(stack, Audience(observer, show_outcome, print), 300.0)
 
 
 def _through(session: Session, state: Path) -> list[Measured]:

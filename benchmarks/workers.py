@@ -8,44 +8,42 @@ which all workers share here: 800 ms by default, for at 200 ms two workers alrea
 two cores.
 """
 
+import argparse
 import logging
-import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.ingest import served_archive
+from benchmarks.scale import own_stack, walkthrough
 from benchmarks.tiny_archive import write_tiny_archive
-from dermascan.commands.trigger import observer, show_outcome
 from dermascan.stack.airflow_api import AirflowApi
-from dermascan.stack.embedded import EmbeddedStack
-from dermascan.stack.layout import StackPaths
 from dermascan.stack.runs import RunOutcome
-from dermascan.walkthrough import Audience, Session, Walkthrough
+from dermascan.walkthrough import Session
 
-PROJECT = Path(__file__).resolve().parents[1]
 WORKERS = (1, 2, 4)
-IMAGES = 8000
+IMAGES = 6400  # four shards: one for each worker
 MILLISECONDS = 800
 POOL = "default_pool"
 MOVING = ("shard.download_from_isic", "shard.upload_to_s3")
 
 
 def main() -> None:
-    images, latency = (*map(int, sys.argv[1:]), *(IMAGES, MILLISECONDS)[len(sys.argv) - 1 :])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.workers")
+    parser.add_argument("images", type=int, nargs="?", default=IMAGES)
+    parser.add_argument("milliseconds", type=int, nargs="?", default=MILLISECONDS)
+    wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dermascan-workers-") as name:
         state = Path(name)
-        write_tiny_archive(state / "tiny", images)
-        paths = StackPaths(PROJECT, state, PROJECT / "dags", PROJECT / "plugins")
-        stack = EmbeddedStack(paths, tell=print)
-        audience = Audience(observer, show_outcome, print)
+        write_tiny_archive(state / "tiny", wanted.images)
+        stack = own_stack(state)
         with (
-            Walkthrough(stack, audience, 300.0).begin() as session,
-            served_archive(state, state / "tiny", latency) as url,
+            walkthrough(stack).begin() as session,
+            served_archive(state, state / "tiny", wanted.milliseconds) as url,
             session.archive_at(url),
             stack.airflow_api() as api,
         ):
             runs = [_ingested(session, api, workers) for workers in WORKERS]
-    print(f"\n{images:,} images, {latency} ms of latency\n\n{_table(runs)}")
+    print(f"\n{wanted.images:,} images, {wanted.milliseconds} ms of latency\n\n{_table(runs)}")
 
 
 def _ingested(session: Session, api: AirflowApi, workers: int) -> RunOutcome:

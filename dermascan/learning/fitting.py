@@ -211,7 +211,7 @@ def best_epoch(history: Sequence[EpochRecord]) -> EpochRecord:
     """Return the epoch with the lowest validation loss; of equal ones the first.
 
     Of a few hundred malignant images, the ROC AUC differs between late epochs by chance: chosen
-    by it, an epoch is no better at it on other images, and worse at everything else
+    by it, an epoch is in the mean no better at it on other images, and worse at the rest
     (docs/results.md).
     """
     return min(history, key=lambda record: record.val_loss)

@@ -103,9 +103,10 @@ def activation_model(networks: "Sequence[keras.Model]") -> "keras.Model":
     """Make the model that shows where in an image the evidence for each class lies.
 
     The class activation map: the last feature map times the classifier's kernel, the mean over
-    networks, for which coarser maps are enlarged to the finest (bilinear). As the classifier sits
-    on a global average, the mean of a map over all positions is the class's logit without its
-    bias, and the map is Grad-CAM's up to a factor, before that clips negative values.
+    networks, for which coarser maps are enlarged to the finest (bilinear; where the sizes are no
+    whole multiples, that changes means a little). As the classifier sits on a global average, the
+    mean of a map over all positions is the class's logit without its bias, and the map is
+    Grad-CAM's up to a factor, before that clips negative values.
 
     Args:
         networks: from `dermascan.learning.network.build_network`, one or more, of one image size.
