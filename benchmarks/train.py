@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -94,14 +95,9 @@ def _from_store(
     augmentation: Augmentation | None,
 ) -> Iterable[tuple[Any, Any]]:
     """Fetch the shards and stream them, as each training does."""
-    paths = tuple(workspace.scratch / key.replace("/", "-") for key in keys)
-    for key, path in zip(keys, paths, strict=True):
-        store.get_file(key, path)
-    shards = Shards(paths, settings.image_size, BATCH)
-    batches: Iterable[tuple[Any, Any]] = training_batches(
-        shards, augmentation, seed=0, epoch=1, drop_last=True
-    )
-    return batches
+    with tempfile.TemporaryDirectory(dir=workspace.scratch) as folder:
+        shards = Shards.fetch(store, keys, Path(folder), settings.image_size, BATCH)
+        yield from training_batches(shards, augmentation, seed=0, epoch=1, drop_last=True)
 
 
 def _from_folder(workspace: Workspace, files: list[Path]) -> Feed:

@@ -6,6 +6,7 @@ bytes, so that a file can be named by its content.
 
 import functools
 import gzip
+import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -47,6 +48,7 @@ COMPRESSION = "GZIP"  # as tf.data.TFRecordDataset calls it
 
 # Pixels hardly compress: higher levels take several times longer to save a few percent.
 _COMPRESSION_LEVEL = 1
+_COPIED_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +117,27 @@ def read_records(path: Path) -> Iterator[Record]:
                 raise IntegrityError(f"{found}: make the file again") from error
             yield record
             number += 1
+
+
+def unpack_records(path: Path, unpacked: Path) -> Path:
+    """Leave the records of a file uncompressed in another, for those who read them many times.
+
+    Args:
+        path: as `write_records` leaves it.
+        unpacked: file to create or replace; a TFRecord file without compression.
+
+    Returns:
+        The path of the new file.
+
+    Raises:
+        IntegrityError: the file is cut off or damaged; the message names it.
+    """
+    try:
+        with gzip.open(path) as packed, unpacked.open("wb") as plain:
+            shutil.copyfileobj(packed, plain, _COPIED_BYTES)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise IntegrityError(f"{path.name}: {error}: make the file again") from error
+    return unpacked
 
 
 # Framing, as in tensorflow/core/lib/io/record_writer.h

@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermascan.imaging import ImageSize
+from dermascan.layout import part
 from dermascan.learning.augmentation import Augmentation, augment
 from dermascan.learning.cluster import Share
+from dermascan.records import unpack_records
+from dermascan.storage import Store, concurrently
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -26,11 +29,37 @@ _SHUFFLE_BYTES = 200 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Shards:
-    """Local TFRecord files (gzip) of examples of one image size."""
+    """Local TFRecord files, not compressed, of examples of one image size."""
 
     paths: tuple[Path, ...]
     image_size: ImageSize
     batch_size: int
+
+    @classmethod
+    def fetch(
+        cls, store: Store, keys: Sequence[str], folder: Path, image_size: ImageSize, batch_size: int
+    ) -> "Shards":
+        """Copy shards to this host, and unpack them: each is read once an epoch.
+
+        Args:
+            store: bucket of the shards.
+            keys: of gzip'd TFRecord files.
+            folder: an empty one.
+            image_size: of the examples.
+            batch_size: images a step.
+        """
+
+        def fetch(numbered: tuple[int, str]) -> Path:
+            number, key = numbered
+            packed = folder / part("", number, ".tfrecord.gz")
+            store.get_file(key, packed)
+            path = unpack_records(packed, packed.with_suffix(""))
+            packed.unlink()
+            return path
+
+        numbered = enumerate(keys)
+        paths = tuple(concurrently(fetch, numbered, concurrency=_PARALLEL_FILES))
+        return cls(paths, image_size, batch_size)
 
 
 def ordered_batches(shards: Shards) -> "tf.data.Dataset":
@@ -41,7 +70,7 @@ def ordered_batches(shards: Shards) -> "tf.data.Dataset":
     """
     import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
-    records = tf.data.TFRecordDataset(_names(shards.paths), compression_type="GZIP")
+    records = tf.data.TFRecordDataset(_names(shards.paths))
     batches = records.batch(shards.batch_size)
     parsed = batches.map(_Parse(shards.image_size), num_parallel_calls=tf.data.AUTOTUNE)
     return parsed.prefetch(2)
@@ -85,7 +114,7 @@ def training_batches(  # noqa: PLR0913  # what to read, how to change it, and wh
     size = shards.image_size
     waiting = max(1, _SHUFFLE_BYTES // (size.height * size.width * 3))
     records = tf.data.Dataset.from_tensor_slices(names).interleave(
-        _read_gzip, cycle_length=_PARALLEL_FILES, block_length=1, num_parallel_calls=1
+        tf.data.TFRecordDataset, cycle_length=_PARALLEL_FILES, block_length=1, num_parallel_calls=1
     )
     shuffled = records.shuffle(waiting, seed=shuffle_seed, reshuffle_each_iteration=False)
     batches = shuffled.batch(shards.batch_size, drop_remainder=drop_last).enumerate()
@@ -144,12 +173,6 @@ class _Parse:
         examples = tf.io.parse_example(records, fields)
         pixels = tf.io.decode_raw(examples["image"], tf.uint8)
         return tf.reshape(pixels, (-1, self.size.height, self.size.width, 3)), examples["label"]
-
-
-def _read_gzip(name: "tf.Tensor") -> "tf.data.Dataset":
-    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
-
-    return tf.data.TFRecordDataset(name, compression_type="GZIP")
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -43,7 +43,7 @@ from dermascan.model.calibration import (
 from dermascan.model.ensemble import averaged_logits
 from dermascan.model.savedmodel import ModelMetadata, export
 from dermascan.model.twin_making import add_twin
-from dermascan.storage import Store, concurrently
+from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
 from dermascan.tracking import Tracker
 
@@ -223,15 +223,12 @@ class _Run:
         self._history: list[EpochRecord] = []
 
     def _fetch(self, kind: str, keys: Sequence[str]) -> Shards:
-        paths = [self._folder / f"{kind}-{i:05d}.tfrecord.gz" for i in range(len(keys))]
-
-        def fetch(pair: tuple[str, Path]) -> str:
-            return self._store.get_file(*pair)
-
-        fetched = list(concurrently(fetch, zip(keys, paths, strict=True), concurrency=4))
-        logger.info("fetched %d %s shards", len(fetched), kind)
+        folder = self._folder / kind
+        folder.mkdir()
         size = self._data.preprocessing.image_size
-        return Shards(tuple(paths), size, self._config.batch_size)
+        shards = Shards.fetch(self._store, keys, folder, size, self._config.batch_size)
+        logger.info("fetched %d %s shards", len(keys), kind)
+        return shards
 
     def fit(self) -> "list[keras.Model]":
         """Do the epochs that are still to do, of one network after the other."""

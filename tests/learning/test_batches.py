@@ -13,18 +13,24 @@ def images_of(count, height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
+def fetched(store, folder, parts):
+    for number, records in enumerate(parts):
+        write_records(folder / "packed", records)
+        store.put_file(f"train/{number}", folder / "packed")
+    (folder / "unpacked").mkdir()
+    keys = [f"train/{number}" for number in range(len(parts))]
+    return Shards.fetch(store, keys, folder / "unpacked", ImageSize(16, 24), batch_size=5)
+
+
 @pytest.fixture
-def shards(tmp_path):
-    """Write 23 examples in three files; the first pixel of an image is its number."""
+def shards(store, tmp_path):
+    """Store and fetch 23 examples in three files; the first pixel of an image is its number."""
     images = images_of(23, 16, 24)
     images[:, 0, 0, 0] = np.arange(23)
     records = [
         Record(image, i % 7, f"ISIC_{i:07d}", None, "0" * 64) for i, image in enumerate(images)
     ]
-    paths = tuple(tmp_path / f"{part}.tfrecord.gz" for part in range(3))
-    for part, path in enumerate(paths):
-        write_records(path, records[part * 9 : part * 9 + 9])
-    return Shards(paths, ImageSize(16, 24), batch_size=5)
+    return fetched(store, tmp_path, [records[part * 9 : part * 9 + 9] for part in range(3)])
 
 
 def numbers(batches):

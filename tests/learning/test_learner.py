@@ -6,7 +6,7 @@ from dermascan.imaging import ImageSize
 from dermascan.learning.batches import Shards
 from dermascan.learning.learner import Learner, TrainingConfig, class_weights, predict_logits
 from dermascan.learning.network import NetworkSpec
-from dermascan.records import Record, write_records
+from dermascan.records import Record, unpack_records, write_records
 
 SIZE = ImageSize(16, 24)
 COUNTS = (0, 0, 0, 0, 10, 10, 0)
@@ -18,8 +18,8 @@ def shards(tmp_path):
     records = [
         Record(image, 4 + i % 2, f"ISIC_{i:07d}", None, "0" * 64) for i, image in enumerate(images)
     ]
-    write_records(tmp_path / "shard", records)
-    return Shards((tmp_path / "shard",), SIZE, batch_size=5)
+    write_records(tmp_path / "packed", records)
+    return Shards((unpack_records(tmp_path / "packed", tmp_path / "shard"),), SIZE, batch_size=5)
 
 
 def learner_of(shards, **settings):
