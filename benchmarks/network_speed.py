@@ -34,7 +34,7 @@ class Variant:
     depthwise: bool = True
 
 
-FIRST_BLOCK = TrainingConfig().first_trained_block
+FIRST_BLOCK = TrainingConfig().first_trained_block[0]
 VARIANTS = (
     # Without initial weights normalisation is layers of its own; frozen, they do the same work.
     Variant("normalisation as layers", NetworkSpec(weights="none")),

@@ -62,7 +62,7 @@ def _network(settings: Preprocessing) -> "keras.Model":
     import keras  # noqa: PLC0415  # TensorFlow takes 10 s to import
 
     network = build_network(NetworkSpec(), settings.image_size)
-    freeze_for_fine_tuning(network, TrainingConfig().first_trained_block, depthwise=False)
+    freeze_for_fine_tuning(network, TrainingConfig().first_trained_block[0], depthwise=False)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile(keras.optimizers.AdamW(1e-4), loss, jit_compile=False)
     return network

@@ -105,9 +105,7 @@ class Fitting:
 
     def __init__(self, job: FittingJob) -> None:
         self._job, self._config = job, job.config
-        network = job.config.network.of_member(job.member)
-        own = {"seed": job.config.seed + job.member, "network": network}
-        config = job.config.model_copy(update=own)
+        config = job.config.of_member(job.member)
         self._learner = Learner(config, job.train_shards, job.class_counts, job.fetch, job.devices)
         self.history: list[EpochRecord] = []
 
@@ -198,13 +196,12 @@ def epochs_left(config: TrainingConfig, member: int, done: int) -> float:
     """Return how many epochs of a network take as long as what is left of all networks.
 
     Args:
-        config: of the training; the cost of a network is taken to grow with its images' area.
+        config: of the training.
         member: which network is being fitted, from 0; those before it are done.
         done: how many of its epochs are done.
     """
-    shrinks = [config.network.of_member(each).shrink[0] for each in range(member, config.members)]
-    costs = [(shrinks[0] / shrink) ** 2 for shrink in shrinks]
-    return sum(costs) * config.epochs - done
+    costs = [config.of_member(each).cost for each in range(member, config.members)]
+    return sum(costs) / costs[0] * config.epochs - done
 
 
 def best_epoch(history: Sequence[EpochRecord]) -> EpochRecord:

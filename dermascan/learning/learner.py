@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from dermascan.cores import usable_cores
 from dermascan.errors import PermanentError
@@ -49,8 +49,9 @@ class TrainingConfig(BaseModel):
         class_weight_power: a class of n images weighs n to minus this: 0 makes all images
             equal, 1 all classes.
         average_decay: of the running average of the weights, which is what is scored.
-        first_trained_block: blocks before it keep their pretrained weights; 0 trains all.
-        train_depthwise: fine-tune depthwise kernels too.
+        first_trained_block: blocks before it keep their pretrained weights; 0 trains all. The
+            networks of an ensemble take one of the numbers in turn, as they do of `shrink`.
+        train_depthwise: fine-tune depthwise kernels too; in turn, likewise.
         warm_start_epochs: of the classifier on frozen features, before fine-tuning.
         augmentation: None to train on the images as they are.
         network: architecture and initial weights.
@@ -80,8 +81,8 @@ class TrainingConfig(BaseModel):
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     class_weight_power: float = Field(default=0.5, ge=0, le=1)
     average_decay: float = Field(default=0.99, ge=0, lt=1)
-    first_trained_block: int = Field(default=4, ge=0)
-    train_depthwise: bool = False
+    first_trained_block: tuple[NonNegativeInt, ...] = Field(default=(4, 0), min_length=1)
+    train_depthwise: tuple[bool, ...] = Field(default=(False, True), min_length=1)
     warm_start_epochs: int = Field(default=20, ge=0)
     augmentation: Augmentation | None = Augmentation()
     network: NetworkSpec = NetworkSpec()
@@ -96,6 +97,28 @@ class TrainingConfig(BaseModel):
     def as_plain(self) -> dict[str, Plain]:
         """Return the settings as a JSON-ready mapping."""
         return self.model_dump(mode="json")
+
+    def of_member(self, index: int) -> "TrainingConfig":
+        """Return how the network of an ensemble at this index, from 0, is trained by itself."""
+        first, depthwise = self.first_trained_block, self.train_depthwise
+        own: dict[str, object] = {
+            "members": 1,
+            "seed": self.seed + index,
+            "network": self.network.of_member(index),
+            "first_trained_block": (first[index % len(first)],),
+            "train_depthwise": (depthwise[index % len(depthwise)],),
+        }
+        return self.model_copy(update=own)
+
+    @property
+    def cost(self) -> float:
+        """Return about how long a step of the first network takes, in those of a plain one.
+
+        Gradients of early blocks and of depthwise kernels, where some networks go without them,
+        double it (docs/results.md, speed of training).
+        """
+        area: float = self.network.shrink[0] ** -2
+        return area * 2 if self.network.pretrained and self.train_depthwise[0] else area
 
 
 def class_weights(counts: Sequence[int], power: float) -> NDArray[np.float32]:
@@ -203,7 +226,7 @@ class Learner:
         config = self._config
         if config.network.pretrained:
             freeze_for_fine_tuning(
-                self.network, config.first_trained_block, depthwise=config.train_depthwise
+                self.network, config.first_trained_block[0], depthwise=config.train_depthwise[0]
             )
         steps = max(1, config.epochs * max(1, self.images // config.batch_size))
         warmup = round(steps * config.warmup_share)

@@ -257,6 +257,22 @@ def test_epochs_left_counts_networks_by_the_area_of_their_images(member, done, l
     assert epochs_left(config, member, done) == left
 
 
+def test_epochs_left_counts_networks_twice_whose_depthwise_kernels_are_trained():
+    config = TrainingConfig(members=3, epochs=4, train_depthwise=(False, True, True))
+    assert epochs_left(config, 0, 1) == 3 + 2 * 1 + 2 * 4
+
+
+def test_of_member_takes_the_settings_of_networks_in_turn():
+    config = TrainingConfig(members=3, first_trained_block=(4, 0), train_depthwise=(False, True))
+
+    of_three = [config.of_member(index) for index in range(3)]
+
+    assert [each.first_trained_block for each in of_three] == [(4,), (0,), (4,)]
+    assert [each.train_depthwise for each in of_three] == [(False,), (True,), (False,)]
+    assert [each.seed for each in of_three] == [0, 1, 2]
+    assert [each.network.shrink for each in of_three] == [(1,), (2,), (1,)]
+
+
 def test_best_epoch_is_the_first_of_the_lowest_loss():
     history = [record(0, 0.9, 2.0), record(1, 0.8, 0.5), record(2, None, 0.5), record(3, 0.9, 0.7)]
 
