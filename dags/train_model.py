@@ -170,13 +170,14 @@ def who_decided() -> tuple[str, str]:
             section="Training",
         ),
         "networks": Param(
-            4,
+            6,
             type="integer",
             minimum=1,
             maximum=20,
             title="Networks",
             description_md="Trained one after the other with seeds of their own, and averaged in "
-            "one model. Every second one sees images at half their size.",
+            "one model. Every second one sees images at half their size, and all of it is "
+            "fine-tuned.",
             section="Training",
         ),
         "epochs": Param(

@@ -73,7 +73,7 @@ class TrainingConfig(BaseModel):
 
     epochs: int = Field(default=8, ge=0, le=500)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    members: int = Field(default=4, ge=1, le=20)
+    members: int = Field(default=6, ge=1, le=20)
     batch_size: int = Field(default=32, ge=1, le=1024)
     learning_rate: float = Field(default=5e-4, gt=0)
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
