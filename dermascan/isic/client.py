@@ -38,7 +38,7 @@ __all__ = ["Download", "ImageRecord", "IsicClient", "RetryPolicy", "Timeouts"]
 
 logger = logging.getLogger(__name__)
 
-PAGE_SIZE = 100  # the archive gives no more on one page
+PAGE_SIZE = 100  # the archive gives no more on one page, whatever it is asked for
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 MAX_IMAGE_BYTES = 200 * 1024 * 1024
 WINDOW_BYTES = 256 * 1024 * 1024  # promised bytes that may be in memory at once
