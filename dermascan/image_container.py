@@ -9,7 +9,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import numpy as np
 
 from dermascan.errors import PermanentError
 
@@ -153,55 +155,67 @@ _APP0, _APP1, _APP14 = 0xE0, 0xE1, 0xEE
 _DHT, _JPG, _DAC = 0xC4, 0xC8, 0xCC
 _DHP, _EXP = 0xDE, 0xDF
 _HUFFMAN_DCT_FRAMES = (0xC0, 0xC1, 0xC2)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, _JPG, _DAC}
+# APP0 (JFIF) and APP14 (Adobe) tell the colour space.
+_LEFT_BEHIND = frozenset(range(0xE0, 0xF0)) - {_APP0, _APP14} | {_COM}
 # A marker, as distinct from a stuffed zero, a fill byte and a restart marker. One fixed
 # length, so that a search takes linear time on any input.
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
-class _JpegSegment(NamedTuple):
-    marker: int
-    payload: bytes  # without marker and length
-    encoded: memoryview  # all of it, and what follows a start of scan
-
-    def is_frame(self) -> bool:
-        return 0xC0 <= self.marker <= 0xCF and self.marker not in (_DHT, _JPG, _DAC)
-
-    def decides_pixels(self) -> bool:
-        # APP0 (JFIF) and APP14 (Adobe) tell the colour space.
-        is_application = 0xE0 <= self.marker <= 0xEF
-        return self.marker != _COM and (not is_application or self.marker in (_APP0, _APP14))
+# What is longer is first searched a vector at a time for what is no stuffed zero.
+_SHORT_SCAN = 16_384
+_PAYLOAD_OFFSET = 4  # behind marker and length
 
 
 def _read_jpeg(data: bytes) -> EncodedImage:
     width = height = scans = 0
     exif = None
-    kept: list[bytes | memoryview] = [JPEG_START[:2]]
-    for segment in _jpeg_segments(data):
-        if segment.marker in (_DHP, _EXP):
+    kept = [[0, 2]]  # start and end of what decides pixels, joined where nothing is between
+    for marker, start, payload_end, end in _jpeg_segments(data):
+        payload = start + _PAYLOAD_OFFSET
+        if marker in (_DHP, _EXP):
             raise ImageRefusedError("unsupported_format", "hierarchical JPEG")
-        if segment.is_frame():
+        if marker in _FRAMES:
             if height:
                 raise ImageRefusedError("damaged", "JPEG with two frames")
-            width, height = _jpeg_frame_size(segment)
-        scans += segment.marker == _SOS
-        if exif is None and segment.marker == _APP1 and segment.payload.startswith(_EXIF):
-            exif = segment.payload[len(_EXIF) :]
-        if segment.decides_pixels():
-            kept.append(segment.encoded)
+            width, height = _jpeg_frame_size(marker, data[payload:payload_end])
+        scans += marker == _SOS
+        if exif is None and marker == _APP1 and data.startswith(_EXIF, payload, payload_end):
+            exif = data[payload + len(_EXIF) : payload_end]
+        if marker in _LEFT_BEHIND:
+            continue
+        if kept[-1][1] == start:
+            kept[-1][1] = end
+        else:
+            kept.append([start, end])
     if not height or not 1 <= scans <= MAX_SCANS:
         raise ImageRefusedError("damaged", f"JPEG with {scans} scans of {width} x {height} pixels")
-    kept.append(JPEG_END)
     orientation = _exif_orientation(exif or b"")
-    return EncodedImage("JPEG", width, height, orientation, False, scans, b"".join(kept))
+    return EncodedImage("JPEG", width, height, orientation, False, scans, _joined(data, kept))
 
 
-def _jpeg_segments(data: bytes) -> Iterator[_JpegSegment]:
-    position, view = 2, memoryview(data)
+def _joined(data: bytes, spans: list[list[int]]) -> bytes:
+    if len(spans) == 1:
+        return data[: spans[0][1]]  # no copy of a file with nothing to leave behind
+    view = memoryview(data)
+    return b"".join([view[start:end] for start, end in spans])
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield what a JPEG file consists of, its end marker included.
+
+    Returns:
+        The marker; where it stands; where its payload ends; where all of it ends, with what
+        follows a start of scan. The payload begins behind marker and length.
+    """
+    position = 2
     for _ in range(MAX_PARTS):
         start = _next_marker(data, position)
         marker = data[start + 1]
         position = start + 2
         if marker == _EOI:
+            yield marker, start, position, position
             return
         if marker == _SOI:
             raise ImageRefusedError("damaged", "JPEG that begins a second time before it ends")
@@ -213,9 +227,8 @@ def _jpeg_segments(data: bytes) -> Iterator[_JpegSegment]:
             raise ImageRefusedError("truncated", "JPEG cut off inside its header")
         if length < 2:
             raise ImageRefusedError("damaged", f"JPEG segment of length {length}")
-        following = _next_marker(data, end) if marker == _SOS else end
-        yield _JpegSegment(marker, data[position + 2 : end], view[start:following])
-        position = following
+        position = _end_of_scan(data, end) if marker == _SOS else end
+        yield marker, start, end, position
     raise ImageRefusedError("damaged", f"JPEG of more than {MAX_PARTS} segments")
 
 
@@ -226,13 +239,31 @@ def _next_marker(data: bytes, position: int) -> int:
     return found.start()
 
 
-def _jpeg_frame_size(segment: _JpegSegment) -> tuple[int, int]:
-    if segment.marker not in _HUFFMAN_DCT_FRAMES:
-        name = f"SOF{segment.marker - 0xC0}"
+def _end_of_scan(data: bytes, position: int) -> int:
+    """Return what `_next_marker` returns, faster where nothing but stuffed zeros comes before.
+
+    Looks grow, so that short scans, of which only a hostile file has many, cost a few times their
+    length.
+    """
+    look = _SHORT_SCAN
+    while (left := len(data) - position) > _SHORT_SCAN:
+        codes = np.frombuffer(data, np.uint8, min(look + 1, left), position)
+        unstuffed = (codes[:-1] == 0xFF) & (codes[1:] != 0)
+        first = int(unstuffed.argmax())
+        if unstuffed[first]:
+            return _next_marker(data, position + first)
+        position += len(unstuffed)
+        look *= 8
+    return _next_marker(data, position)
+
+
+def _jpeg_frame_size(marker: int, payload: bytes) -> tuple[int, int]:
+    if marker not in _HUFFMAN_DCT_FRAMES:
+        name = f"SOF{marker - 0xC0}"
         raise ImageRefusedError("unsupported_format", f"lossless or arithmetic JPEG ({name})")
-    if len(segment.payload) < 6:
+    if len(payload) < 6:
         raise ImageRefusedError("damaged", "JPEG frame header too short")
-    bits, height, width, components = struct.unpack_from(">BHHB", segment.payload)
+    bits, height, width, components = struct.unpack_from(">BHHB", payload)
     if bits != 8:
         raise ImageRefusedError("wrong_mode", f"JPEG of {bits} bits a sample, 8 are accepted")
     if components not in (1, 3):

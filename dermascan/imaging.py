@@ -72,7 +72,7 @@ _REDUCED: Final = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
 }
-_LIBJPEG_FILL = 128  # what libjpeg paints where the data ended early
+_LIBJPEG_FILL: Final = [128, 128, 128]  # what libjpeg paints where the data ended early
 # Something to read for a scan that lacks data, and for one that lacks its next restart marker.
 _NUMBERED = (bytes(range(1, 65)) + bytes((0xFF, 0xD0 + number)) for number in range(8))
 # Two unlike tails: what one of them completes to the very pixels of the filling, the other
@@ -406,7 +406,7 @@ def _ended_early(encoded: EncodedImage, stored: NDArray[np.uint8]) -> bool:
     mean that the missing part would not show as gray. In a single scan the means of the blocks
     tell, which a decode at an eighth of the size gives for a third of the time.
     """
-    if encoded.scans == 1 and not (stored[-1, -1] == _LIBJPEG_FILL).all():
+    if encoded.scans == 1 and stored[-1, -1].tolist() != _LIBJPEG_FILL:
         return False
     body = encoded.pixels.removesuffix(JPEG_END)
     probed = [body + probe + JPEG_END for probe in _PROBES]

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from dermascan.errors import NotFoundError
@@ -79,7 +79,8 @@ class IndexEntry:
 
     def to_line(self) -> bytes:
         """Encode as one JSON line."""
-        return canonical_json(asdict(self)) + b"\n"
+        facts = vars(self.facts) if self.facts else None  # `asdict` copies value by value
+        return canonical_json({**vars(self), "facts": facts}) + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> "IndexEntry":

@@ -16,11 +16,16 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from urllib.request import getproxies
 
+import aiohttp
 import httpx
+from yarl import URL
 
 from dermascan import __version__
 from dermascan.errors import InputError, PermanentError, TransientError
@@ -33,12 +38,15 @@ __all__ = ["Download", "ImageRecord", "IsicClient", "RetryPolicy", "Timeouts"]
 
 logger = logging.getLogger(__name__)
 
-PAGE_SIZE = 100  # the archive gives no more on one page
+PAGE_SIZE = 100  # the archive gives no more on one page, whatever it is asked for
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 MAX_IMAGE_BYTES = 200 * 1024 * 1024
 WINDOW_BYTES = 256 * 1024 * 1024  # promised bytes that may be in memory at once
 MAX_PAGES_WITHOUT_NEWS = 10
+MAX_REDIRECTS = 5
+NO_WEB_ADDRESS = "refused: not an http or https address"
 
+_SENDABLE = re.compile(r"[!-~]+")
 _COLLECTIONS = re.compile(r"\d+(,\d+)*")
 _TEXT_TYPES = ("text/", "application/json", "application/xml", "application/xhtml")
 _PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -127,17 +135,9 @@ class IsicClient:
         self._max_image_bytes = max_image_bytes
         self._window = 2 * concurrency
         self._gate = Gate(self._retry)
-        _keep_signed_urls_out_of_the_log()
-        tls = httpx.create_ssl_context()
-        self._http = _http_client(self._timeouts, tls, encoding="gzip, deflate")
-        # A client for each file under way: a shared pool is searched on every request.
-        self._files = [
-            _http_client(self._timeouts, tls, encoding="identity") for _ in range(concurrency)
-        ]
-        self._idle: asyncio.LifoQueue[httpx.AsyncClient] = asyncio.LifoQueue()
-        for http in self._files:
-            self._idle.put_nowait(http)
+        self._slots = asyncio.Semaphore(concurrency)
         self._loop = _LoopThread()
+        self._http = self._loop.run(_http_session(self._timeouts, concurrency))
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +152,7 @@ class IsicClient:
 
     def close(self) -> None:
         """Stop what is under way and close all connections."""
-        self._loop.close(self._close_connections)
+        self._loop.close(self._http.close)
 
     # Searching
 
@@ -272,24 +272,20 @@ class IsicClient:
             reason = f"size {record.size} is over the limit of {self._max_image_bytes} bytes"
             return Download(record, None, None, reason, 0)
         attempts = Attempts(self._retry, self._gate)
-        http = await self._idle.get()
         try:
-            data = await self._file(http, record, attempts)
+            async with self._slots:
+                data = await self._file(record, attempts)
         except _FinalError as error:
             logger.warning("%s: %s", record.isic_id, error)
             return Download(record, None, None, str(error), attempts.made)
-        finally:
-            self._idle.put_nowait(http)
         return Download(record, data, sha256_hex(data), None, attempts.made)
 
-    async def _file(
-        self, http: httpx.AsyncClient, record: ImageRecord, attempts: Attempts
-    ) -> bytes:
+    async def _file(self, record: ImageRecord, attempts: Attempts) -> bytes:
         url, just_resolved = record.url, False
         while True:
             await attempts.begin()
             try:
-                async with self._answer(http, url) as response:
+                async with self._answer(url, encoding="identity") as response:
                     return await _promised_body(response, record.size)
             except _StatusError as error:
                 if just_resolved:
@@ -317,7 +313,7 @@ class IsicClient:
         while True:
             await attempts.begin()
             try:
-                async with self._answer(self._http, url) as response:
+                async with self._answer(url) as response:
                     return await _page_body(response)
             except _FinalError as error:
                 raise PermanentError(f"{url}: {error}: check {WHERE_TO_SET}") from error
@@ -331,25 +327,27 @@ class IsicClient:
                     raise TransientError(message) from error
 
     @asynccontextmanager
-    async def _answer(self, http: httpx.AsyncClient, url: str) -> AsyncIterator[httpx.Response]:
+    async def _answer(
+        self, url: str, encoding: str = "gzip, deflate"
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and hold its answer open, every trouble as one of this module's errors."""
         try:
-            async with (
-                asyncio.timeout(self._timeouts.total),
-                http.stream("GET", url) as response,
-            ):
+            async with self._http.get(
+                _as_signed(url),
+                headers={"Accept-Encoding": encoding},
+                auto_decompress=encoding != "identity",
+                max_redirects=MAX_REDIRECTS,
+            ) as response:
                 await _check_status(response)
                 yield response
+        except aiohttp.ServerTimeoutError as error:
+            raise _PassingError("timeout") from error
         except TimeoutError as error:
             raise _PassingError(f"not finished within {self._timeouts.total:g} s") from error
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise _FinalError(f"refused: {error}") from error
-        except httpx.RequestError as error:
+        except (aiohttp.NonHttpUrlClientError, ValueError) as error:  # a host may be unspeakable
+            raise _FinalError(NO_WEB_ADDRESS) from error
+        except aiohttp.ClientError as error:
             raise _PassingError(_in_words(error)) from error
-
-    async def _close_connections(self) -> None:
-        for http in (self._http, *self._files):
-            await http.aclose()
 
 
 class _Tally:
@@ -426,9 +424,9 @@ async def _cancel_all_others() -> None:
 # Reading answers
 
 
-async def _check_status(response: httpx.Response) -> None:
-    status = response.status_code
-    if status == httpx.codes.OK:
+async def _check_status(response: aiohttp.ClientResponse) -> None:
+    status = response.status
+    if status == HTTPStatus.OK:
         return
     if status in _PASSING_STATUSES or status >= 500:
         header = response.headers.get("Retry-After")
@@ -436,41 +434,44 @@ async def _check_status(response: httpx.Response) -> None:
     raise _StatusError(status, _server_message(await _page_body(response)))
 
 
-async def _page_body(response: httpx.Response) -> bytes:
+async def _page_body(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > MAX_PAGE_BYTES:
             raise _FinalError(f"the answer is over {MAX_PAGE_BYTES} bytes")
+    whole = bytes(body)
     if "Content-Encoding" not in response.headers:  # a digest is of the encoded bytes
-        _check_digest(response, body)
-    return bytes(body)
+        _check_digest(response, whole)
+    return whole
 
 
-async def _promised_body(response: httpx.Response, promised: int) -> bytes:
+async def _promised_body(response: aiohttp.ClientResponse, promised: int) -> bytes:
     """Read a file of exactly the promised size, and never more than one chunk beyond it."""
     _check_announcement(response, promised)
-    body = bytearray()
+    chunks, size = [], 0
     try:
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > promised:
+        async for chunk in response.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > promised:
                 raise _PassingError(f"size over {promised} instead of {promised} bytes")
-    except httpx.RequestError as error:
-        detail = "" if isinstance(error, httpx.ProtocolError) else f" ({_in_words(error)})"
-        raise _PassingError(f"size {len(body)} of {promised} bytes{detail}") from error
-    if len(body) < promised:
-        raise _PassingError(f"size {len(body)} instead of {promised} bytes")
+    except aiohttp.ClientPayloadError as error:  # what had come and was not read is discarded
+        came = response.content.total_bytes
+        raise _PassingError(f"size {came} of {promised} bytes") from error
+    if size < promised:
+        raise _PassingError(f"size {size} instead of {promised} bytes")
+    body = b"".join(chunks)
     _check_digest(response, body)
-    return bytes(body)
+    return body
 
 
-def _check_digest(response: httpx.Response, body: bytearray) -> None:
-    if statement := contradicted(response.headers, bytes(body)):
+def _check_digest(response: aiohttp.ClientResponse, body: bytes) -> None:
+    if statement := contradicted(response.headers, body):
         raise _PassingError(f"the answer does not match {statement}")
 
 
-def _check_announcement(response: httpx.Response, promised: int) -> None:
+def _check_announcement(response: aiohttp.ClientResponse, promised: int) -> None:
     """Notice from the headers alone that the promised file will not come."""
     encoding = response.headers.get("Content-Encoding")
     if encoding:
@@ -484,14 +485,12 @@ def _check_announcement(response: httpx.Response, promised: int) -> None:
     raise _PassingError(f"size {length} instead of {promised} bytes")
 
 
-def _in_words(error: httpx.RequestError) -> str:
-    if isinstance(error, httpx.TimeoutException):
-        return "timeout"
-    if isinstance(error, httpx.ConnectError):
-        return f"no connection to {error.request.url.netloc.decode()}"
-    if isinstance(error, httpx.NetworkError | httpx.ProtocolError):
-        return "connection broken"
-    return type(error).__name__
+def _in_words(error: aiohttp.ClientError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection to {error.host}:{error.port}"
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return "TooManyRedirects"
+    return "connection broken"
 
 
 def _server_message(body: bytes) -> str:
@@ -508,11 +507,11 @@ def _server_message(body: bytes) -> str:
 
 
 def _explained(error: _StatusError, base_url: str, url: str) -> InputError:
-    if error.status == httpx.codes.NOT_FOUND:
+    if error.status == HTTPStatus.NOT_FOUND:
         return InputError(
             f"{url} does not exist, so {base_url} is no ISIC archive: check {WHERE_TO_SET}"
         )
-    if error.status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+    if error.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return InputError(f"{url}: the archive does not let us in ({error}): check {WHERE_TO_SET}")
     return InputError(f"{url}: the archive refused the search ({error}): {error.message}")
 
@@ -539,18 +538,44 @@ def _search_parameters(query: str, collections: str, page_size: int) -> str:
     )
 
 
-def _http_client(timeouts: Timeouts, tls: ssl.SSLContext, encoding: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        headers={"User-Agent": f"DermaScan/{__version__}", "Accept-Encoding": encoding},
-        timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect),
-        follow_redirects=True,
-        max_redirects=5,
-        verify=tls,
+async def _http_session(timeouts: Timeouts, connections: int) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, ssl=_trusted()),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": f"DermaScan/{__version__}"},
+        timeout=aiohttp.ClientTimeout(
+            total=timeouts.total, sock_connect=timeouts.connect, sock_read=timeouts.read
+        ),
+        middlewares=(_asked_once,),
+        # Looking for a proxy takes longer than the rest of a request: only where there is one.
+        trust_env=bool(getproxies().keys() - {"no"}),
     )
 
 
-def _keep_signed_urls_out_of_the_log() -> None:
-    # httpx logs each request with its whole URL; somebody who wants that sets the level.
-    httpx_logger = logging.getLogger("httpx")
-    if httpx_logger.level == logging.NOTSET:
-        httpx_logger.setLevel(logging.WARNING)
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Return whom to trust: `SSL_CERT_FILE` or `SSL_CERT_DIR`, or else certifi's authorities."""
+    return httpx.create_ssl_context()
+
+
+async def _asked_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from asking again by itself where a connection breaks: attempts are counted."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error)) from error
+
+
+def _as_signed(url: str) -> URL:
+    """Return a URL whose escapes stay as they were signed; what cannot be sent is escaped."""
+    try:
+        address = URL(url, encoded=_SENDABLE.fullmatch(url) is not None)
+    except ValueError as error:
+        raise _FinalError(NO_WEB_ADDRESS) from error
+    if address.scheme not in {"http", "https"}:
+        raise _FinalError(NO_WEB_ADDRESS)
+    return address

@@ -395,6 +395,19 @@ def test_file_when_its_url_is_fresh_is_the_file_itself(api: TestClient, folder: 
     assert answer.headers["etag"]
 
 
+def test_file_when_large_is_answered_as_a_small_one_is(
+    api: TestClient, monkeypatch: pytest.MonkeyPatch
+):
+    url = api.get(f"/api/v2/images/{isic_id(5)}/").json()["files"]["full"]["url"]
+    small = api.get(url)
+    monkeypatch.setattr("dermascan.isic.archive.SMALL_BYTES", 0)
+
+    large = api.get(url)
+
+    assert large.content == small.content
+    assert large.headers == small.headers
+
+
 def test_file_when_a_range_is_asked_answers_that_part(api: TestClient, folder: Path):
     url = api.get(f"/api/v2/images/{isic_id(5)}/").json()["files"]["full"]["url"]
 

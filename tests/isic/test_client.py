@@ -364,6 +364,26 @@ def test_download_when_signed_urls_have_expired_uses_fresh_ones(archive, client)
     assert [one.data for one in found] == list(archive.images.values())
 
 
+def test_download_when_a_url_is_signed_sends_its_escapes_as_they_are(archive, client):
+    signed = f"/files/{ONE}.jpg?generation=0&Signature=a%2Fb%7Ec%2B%3D"
+    archive.file_urls[ONE] = f"{archive.url}{signed}"
+
+    found = downloads(client)
+
+    assert found[ONE].data == archive.images[ONE]
+    assert [request.path for request in archive.asked("Signature")] == [signed]
+
+
+def test_count_when_the_environment_names_a_proxy_asks_there(archive, monkeypatch):
+    monkeypatch.setenv("http_proxy", archive.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with IsicClient("http://isic.invalid", retry=QUICK) as client:
+        assert client.count() == 25
+
+    assert archive.asked(SEARCH)[0].path.startswith("http://isic.invalid/")
+
+
 def test_download_when_expired_and_the_archive_has_forgotten_the_image_says_so(archive, client):
     records = list(client.search(limit=2))
     archive.generation += 1
@@ -376,7 +396,18 @@ def test_download_when_expired_and_the_archive_has_forgotten_the_image_says_so(a
 
 
 @pytest.mark.parametrize(
-    "url", ["file:///etc/passwd", "ftp://files.test/a.jpg", "http://[::1", "data:,x", "http://"]
+    "url",
+    [
+        "file:///etc/passwd",
+        "ftp://files.test/a.jpg",
+        "ws://files.test/a.jpg",
+        "http://[::1",
+        "http://files.test:99999/a.jpg",
+        "http://files..test/a.jpg",
+        "data:,x",
+        "http://",
+        "//a.jpg",
+    ],
 )
 def test_download_when_the_url_is_no_web_address_refuses_it(client, url):
     record = ImageRecord(ONE, url, 5, "jpg", "CC-0", "", {})
