@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dermascan.cores import usable_cores
 from dermascan.imaging import ImageSize
 from dermascan.layout import part
 from dermascan.learning.augmentation import Augmentation, augment
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _PARALLEL_FILES = 4
+_BATCHES_AHEAD = 2
 _ALL = Share()
 _SHUFFLE_BYTES = 200 * 1024 * 1024
 
@@ -72,8 +74,8 @@ def ordered_batches(shards: Shards) -> "tf.data.Dataset":
 
     records = tf.data.TFRecordDataset(_names(shards.paths))
     batches = records.batch(shards.batch_size)
-    parsed = batches.map(_Parse(shards.image_size), num_parallel_calls=tf.data.AUTOTUNE)
-    return parsed.prefetch(2)
+    parsed = batches.map(_Parse(shards.image_size), num_parallel_calls=usable_cores())
+    return _untuned(parsed.prefetch(_BATCHES_AHEAD))
 
 
 def first_images(shards: Shards, most: int) -> NDArray[np.uint8]:
@@ -120,7 +122,21 @@ def training_batches(  # noqa: PLR0913  # what to read, how to change it, and wh
     batches = shuffled.batch(shards.batch_size, drop_remainder=drop_last).enumerate()
     change = _Change(augmentation, augment_seed, share) if augmentation else None
     prepare = _Prepare(_Parse(size), share, change)
-    return batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    prepared = batches.map(prepare, num_parallel_calls=usable_cores())
+    return _untuned(prepared.prefetch(_BATCHES_AHEAD))
+
+
+def _untuned(stream: "tf.data.Dataset") -> "tf.data.Dataset":
+    """Turn off TensorFlow's tuner of streams, for whose next look the end of a stream waits.
+
+    It sleeps 10 ms at first, and each time twice as long, up to a minute: so an epoch took 41,
+    82 or 142 seconds, whatever its work.
+    """
+    import tensorflow as tf  # noqa: PLC0415  # TensorFlow takes 10 s to import
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return stream.with_options(options)
 
 
 @dataclass(frozen=True)

@@ -72,3 +72,9 @@ def test_training_batches_with_augmentation_are_a_function_of_seed_and_epoch(sha
 
     np.testing.assert_array_equal(stream(3, 2), stream(3, 2))
     assert not np.array_equal(stream(3, 2), stream(3, 1))
+
+
+def test_streams_do_not_wait_for_the_tuner_at_their_end(shards):
+    streams = (ordered_batches(shards), training_batches(shards, None, 0, 1, drop_last=False))
+
+    assert [stream.options().autotune.enabled for stream in streams] == [False, False]
