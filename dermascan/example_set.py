@@ -53,7 +53,8 @@ MAX_SHARDS_PER_SPLIT = 12
 _IDENTITY = ("isic_id", "key", "sha256", "lesion_id", "lesion_class")
 _METADATA = ("sex", "age_approx", "anatom_site_general", "diagnosis_confirm_type")
 # Images are dealt by these; those in `_KEPT` stay in memory, a row for each.
-_KEPT = ("isic_id", "sha256", "lesion_id", "patient_id", "perceptual_hash", "lesion_class")
+_TYING = ("sha256", "lesion_id", "patient_id")
+_KEPT = ("isic_id", *_TYING, "perceptual_hash", "lesion_class")
 _DEALT_BY = (*_KEPT, "image_type", "copyright_license")
 # What is written of each image that was dealt, in the order of `isic_id`.
 SPLIT_SCHEMA = pa.schema(
@@ -162,7 +163,7 @@ class _Images:
     """A manifest's images that can train or test, in the order of `isic_id`.
 
     Attributes:
-        table: columns `_KEPT`.
+        table: columns `_KEPT`, with numbers in those of `_TYING`: equal ones for equal values.
         licences: of the images.
         left_out: how many images of the manifest these are not.
     """
@@ -180,8 +181,17 @@ class _Images:
             licences.update(usable["copyright_license"].dropna())
             parts.append(usable[list(_KEPT)])
         whole = pd.concat(parts, ignore_index=True)
+        parts.clear()
+        for column in _TYING:
+            whole[column] = _numbered(whole.pop(column))
         left_out = manifest.metadata.num_rows - len(whole)
         return cls(whole, tuple(sorted(licences)), left_out)
+
+
+def _numbered(values: "pd.Series[str]") -> "pd.Series[int]":
+    """Replace values by numbers that tell them apart in a tenth of the memory; null stays null."""
+    codes, _ = pd.factorize(values)
+    return pd.Series(codes, dtype="Int32").mask(codes < 0)
 
 
 def preprocess(store: Store, examples: ExampleSet, shard: int) -> ShardCounts:
