@@ -76,7 +76,8 @@ def groups(images: pd.DataFrame) -> list[int]:
     Returns:
         For each row the position of its group's first row.
     """
-    return _groups(images).tolist()
+    numbers: list[int] = _groups(images).tolist()
+    return numbers
 
 
 def _groups(images: pd.DataFrame) -> NDArray[np.intp]:
@@ -220,7 +221,8 @@ def _turns(first_ids: Iterable[str], sizes: NDArray[np.intp]) -> list[int]:
     for name in first_ids:
         digests += sha256(name.encode()).digest()
     words = np.frombuffer(digests, ">u8").reshape(-1, 4)
-    return np.lexsort((*words.T[::-1], -sizes)).tolist()
+    order: list[int] = np.lexsort((*words.T[::-1], -sizes)).tolist()
+    return order
 
 
 def leaks(images: pd.DataFrame, assignment: Mapping[str, str]) -> list[str]:
