@@ -1,6 +1,7 @@
 """The largest resident size of each task, for more and more images."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from benchmarks.workspace import Workspace, object_store
 from dermascan.errors import TransientError
 from dermascan.isic.catalogue import METADATA_FILE
 from dermascan.settings import StorageSettings
+from dermascan.stack.airflow import FOR_TASKS
 
 TITLE = "Memory: the largest resident size of each task"
 AIM = "within 10 % from 1,000 to 100,000 images; under 1 GiB without TensorFlow"
@@ -130,6 +132,7 @@ class _Walk:
             capture_output=True,
             text=True,
             check=False,
+            env={**os.environ, **FOR_TASKS},
             cwd=Path(__file__).resolve().parents[1],
         )
         if done.returncode:

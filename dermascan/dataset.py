@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +25,7 @@ from dermascan.storage import Store
 logger = logging.getLogger(__name__)
 
 ROWS_IN_MEMORY = 4096
+ROWS_CONVERTED = 256
 DIAGNOSIS_COLUMNS = ("diagnosis_1", "diagnosis_2", "diagnosis_3", "diagnosis_4", "diagnosis_5")
 
 MANIFEST_SCHEMA = pa.schema(
@@ -102,8 +105,16 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write a manifest's rows, sorted by `isic_id`, as Parquet; a few are in memory at a time."""
     remaining = iter(rows)
     with pq.ParquetWriter(path, MANIFEST_SCHEMA, compression="zstd") as writer:
-        while batch := list(islice(remaining, ROWS_IN_MEMORY)):
-            writer.write_table(pa.Table.from_pylist(batch, schema=MANIFEST_SCHEMA))
+        while table := _next_row_group(remaining):
+            writer.write_table(table)
+
+
+def _next_row_group(rows: Iterator[Mapping[str, object]]) -> pa.Table:
+    """Take the next rows into a table, a few at a time: a row is 20 times as large before."""
+    group = islice(rows, ROWS_IN_MEMORY)
+    parts = iter(lambda: list(islice(group, ROWS_CONVERTED)), [])
+    tables = [pa.Table.from_pylist(part, schema=MANIFEST_SCHEMA) for part in parts]
+    return pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *tables]).combine_chunks()
 
 
 def encode_manifest(manifest: pd.DataFrame) -> bytes:
@@ -142,6 +153,22 @@ def read_manifest(
     return decode_manifest(store.get(pointer.manifest_key), columns)
 
 
+@contextmanager
+def open_parquet(store: Store, key: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file in object storage, for as long as the block lasts, on a local copy."""
+    with tempfile.TemporaryDirectory(prefix="dermascan-") as folder:
+        path = Path(folder) / "table.parquet"
+        store.get_file(key, path)
+        with pq.ParquetFile(path) as file:
+            yield file
+
+
+def row_groups(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield some columns of a Parquet file's rows, at most `ROWS_IN_MEMORY` at a time."""
+    for number in range(file.num_row_groups):
+        yield file.read_row_group(number, columns=list(columns), use_threads=False)
+
+
 @dataclass(frozen=True)
 class Refusal:
     """An object of a dataset's selection that is in quarantine, and why."""
@@ -165,12 +192,13 @@ def read_refusals(store: Store, pointer: DatasetPointer) -> list[Refusal]:
 
 def read_rows(
     store: Store, pointer: DatasetPointer, isic_ids: Sequence[str], columns: Sequence[str]
-) -> list[dict[str, Plain]]:
-    """Return some columns of some rows of a manifest, without holding the others in memory."""
-    source = io.BytesIO(store.get(pointer.manifest_key))
-    wanted = pc.field("isic_id").isin(list(isic_ids))
-    table = pq.read_table(source, columns=list(columns), filters=wanted)
-    return cast("list[dict[str, Plain]]", table.to_pylist())
+) -> Iterator[dict[str, Plain]]:
+    """Yield some columns of some rows of a manifest, without holding the others in memory."""
+    wanted = pa.array(isic_ids, pa.string())
+    with open_parquet(store, pointer.manifest_key) as manifest:
+        for table in row_groups(manifest, ["isic_id", *columns]):
+            found = table.filter(pc.is_in(table["isic_id"], wanted)).select(list(columns))
+            yield from cast("list[dict[str, Plain]]", found.to_pylist())
 
 
 def publish(store: Store, pointer: DatasetPointer, manifest: pd.DataFrame) -> bool:

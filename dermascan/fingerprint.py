@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 Plain = str | int | float | bool | None | Sequence["Plain"] | Mapping[str, "Plain"]
 
@@ -20,6 +20,18 @@ def canonical_json(value: Plain) -> bytes:
     return text.encode()
 
 
+def canonical_json_of(items: Iterable[tuple[str, Plain]]) -> bytes:
+    """Encode a mapping that is given by its items, in the order of their keys.
+
+    The bytes are those of `canonical_json` of a `dict`, which need not be in memory.
+    """
+    encoded = bytearray(b"{")
+    for key, value in items:
+        encoded += (b"," if len(encoded) > 1 else b"") + canonical_json(key) + b":"
+        encoded += canonical_json(value)
+    return bytes(encoded + b"}")
+
+
 class ListFingerprint:
     """The fingerprint of a list that need not be in memory as a whole."""
 
@@ -29,6 +41,14 @@ class ListFingerprint:
     def add(self, value: Plain) -> None:
         """Append a value."""
         self._digest.update(self._separator + canonical_json(value))
+        self._separator = b","
+
+    def add_list(self, values: Iterable[Plain]) -> None:
+        """Append a list, which need not be in memory as a whole either."""
+        self._digest.update(self._separator + b"[")
+        for number, value in enumerate(values):
+            self._digest.update((b"," if number else b"") + canonical_json(value))
+        self._digest.update(b"]")
         self._separator = b","
 
     def name(self) -> str:

@@ -8,24 +8,26 @@ that images of two splits belong together (the archive learnt of a lesion or a p
 were dealt in runs that did not see each other), those outside the test split are set aside.
 """
 
-import logging
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import combinations, pairwise
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from hashlib import sha256
+from itertools import chain, combinations, pairwise
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermascan.fingerprint import sha256_hex
-
-logger = logging.getLogger(__name__)
-
 STEP_VERSION = 2
 Split = Literal["train", "val", "test", "aside"]
 SHARES: dict[str, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
-_KEPT_FIRST = ("test", "val", "train")
+SPLITS: tuple[str, ...] = (*SHARES, "aside")
+UNDEALT = -1
+_ASIDE = SPLITS.index("aside")
+# Of images that belong together, those of which split stay: first "test", then "val".
+_KEPT_FIRST = np.array([("test", "val", "train").index(name) for name in SHARES], np.int8)
+
+Dealt = NDArray[np.int8]  # an index into `SPLITS` for each image, or `UNDEALT`
 
 # Two 64-bit perceptual hashes at most this far apart count as the same picture. Four bands
 # of 16 bits find every such pair: three differing bits leave one band untouched.
@@ -39,7 +41,7 @@ def trainable(manifest: pd.DataFrame) -> pd.DataFrame:
     return manifest[manifest["lesion_class"].notna() & dermoscopic]
 
 
-def near_duplicates(hashes: Sequence[str]) -> list[tuple[int, int]]:
+def near_duplicates(hashes: Collection[str]) -> list[tuple[int, int]]:
     """Return positions of hashes at most `NEAR_DUPLICATE_BITS` apart.
 
     Args:
@@ -74,7 +76,12 @@ def groups(images: pd.DataFrame) -> list[int]:
     Returns:
         For each row the position of its group's first row.
     """
-    parent = list(range(len(images)))
+    numbers: list[int] = _groups(images).tolist()
+    return numbers
+
+
+def _groups(images: pd.DataFrame) -> NDArray[np.intp]:
+    parent = array("q", range(len(images)))
 
     def root(position: int) -> int:
         while parent[position] != position:
@@ -85,79 +92,137 @@ def groups(images: pd.DataFrame) -> list[int]:
     for first, second in _ties(images):
         a, b = sorted((root(first), root(second)))
         parent[b] = a
-    return [root(position) for position in range(len(images))]
+    return np.fromiter(map(root, range(len(images))), np.intp, len(images))
 
 
 def _ties(images: pd.DataFrame) -> Iterable[tuple[int, int]]:
-    for column in ("lesion_id", "patient_id", "sha256"):
-        first_seen: dict[Hashable, int] = {}
-        for position, value in enumerate(images[column]):
-            if pd.notna(value):
-                yield first_seen.setdefault(value, position), position
-    yield from near_duplicates(list(images["perceptual_hash"]))
+    same = (_repeats(images[column]) for column in ("lesion_id", "patient_id", "sha256"))
+    return chain(chain.from_iterable(same), near_duplicates(images["perceptual_hash"]))
+
+
+def _repeats(values: "pd.Series[str]") -> Iterator[tuple[int, int]]:
+    """Yield the first position of a value with each later one; null is no value."""
+    codes, distinct = pd.factorize(values)
+    known = np.flatnonzero(codes >= 0)
+    first = np.empty(len(distinct), np.intp)
+    first[codes[known][::-1]] = known[::-1]  # what is written last stays
+    for position in known[first[codes[known]] != known].tolist():
+        yield int(first[codes[position]]), position
 
 
 def assign(images: pd.DataFrame, ledger: Mapping[str, str]) -> dict[str, str]:
+    """Deal images to splits, by name; see `deal`.
+
+    Args:
+        images: as for `deal`.
+        ledger: split of every image that was dealt before, by `isic_id`.
+
+    Returns:
+        Split of every image of `images`, by `isic_id`.
+    """
+    dealt = deal(images, earlier(images, ledger))
+    return dict(zip(images["isic_id"], split_names(dealt), strict=True))
+
+
+def earlier(images: pd.DataFrame, ledger: Mapping[str, str]) -> Dealt:
+    """Look up how images were dealt before."""
+    codes = {name: code for code, name in enumerate(SPLITS)}
+    found = (codes[ledger[name]] if name in ledger else UNDEALT for name in images["isic_id"])
+    return np.fromiter(found, np.int8, len(images))
+
+
+def split_names(dealt: Dealt) -> Iterator[str]:
+    """Yield the name of each image's split."""
+    return (SPLITS[code] for code in dealt)
+
+
+def deal(images: pd.DataFrame, before: Dealt) -> Dealt:
     """Deal images to splits.
+
+    It takes some 100 bytes an image beside the table.
 
     Args:
         images: columns `isic_id`, `lesion_class` and those of `groups`; any row order
             gives the same result.
-        ledger: split of every image that was dealt before, by `isic_id`.
+        before: of each row the split that it was dealt to before.
 
     Returns:
-        Split of every image of `images`, by `isic_id`; those in `ledger` keep theirs or are
-        set aside.
+        Of each row its split; those that were dealt before keep theirs or are set aside.
     """
-    ordered = images.sort_values("isic_id").reset_index(drop=True)
-    members: dict[int, list[int]] = defaultdict(list)
-    for position, group in enumerate(groups(ordered)):
-        members[group].append(position)
-    ids, classes = list(ordered["isic_id"]), list(ordered["lesion_class"])
-    result = _reconciled(ordered, {name: ledger[name] for name in ids if name in ledger})
-    dealt = Counter((classes[i], result[name]) for i, name in enumerate(ids) if name in result)
-    undecided: list[list[int]] = []
-    for positions in members.values():
-        new = [i for i in positions if ids[i] not in result]
-        earlier = {result[ids[i]] for i in positions if ids[i] in result} - {"aside"}
-        if new and not earlier:
-            undecided.append(new)
-        for i in new if earlier else ():
-            result[ids[i]] = next(iter(earlier)) if len(earlier) == 1 else "aside"
-            dealt[classes[i], result[ids[i]]] += 1
-    _deal(undecided, ids, classes, result, dealt)
-    return result
+    order = images["isic_id"].array.argsort()
+    ordered = images if (np.diff(order) == 1).all() else images.iloc[order]
+    result = _reconciled(ordered, before[order])
+    group = _groups(ordered)
+    new = result == UNDEALT
+    result[new] = _by_ties(group, result)[group[new]]
+    _deal_new(ordered, group, result)
+    given = np.empty_like(result)
+    given[order] = result
+    return given
 
 
-def _reconciled(images: pd.DataFrame, dealt: dict[str, str]) -> dict[str, str]:
+def _reconciled(images: pd.DataFrame, before: Dealt) -> Dealt:
     """Set images aside so that no group of those dealt before lies in two splits."""
-    known = images[[dealt.get(name) in SHARES for name in images["isic_id"]]]
-    members: dict[int, list[str]] = defaultdict(list)
-    for group, name in zip(groups(known), known["isic_id"], strict=True):
-        members[group].append(name)
-    result = dict(dealt)
-    for names in members.values():
-        kept = next(split for split in _KEPT_FIRST if split in {dealt[name] for name in names})
-        result |= {name: "aside" for name in names if dealt[name] != kept}
+    known = np.flatnonzero((before != UNDEALT) & (before != _ASIDE))
+    group, rank = _groups(images.iloc[known]), _KEPT_FIRST[before[known]]
+    first = np.full(len(known), len(SHARES), np.int8)
+    np.minimum.at(first, group, rank)
+    result = before.copy()
+    result[known[rank != first[group]]] = _ASIDE
     return result
 
 
-def _deal(
-    undecided: list[list[int]],
-    ids: list[str],
-    classes: list[str],
-    result: dict[str, str],
-    dealt: Counter[tuple[str, str]],
-) -> None:
-    totals = Counter(classes)
-    for group in sorted(undecided, key=lambda g: (-len(g), sha256_hex(ids[g[0]].encode()))):
-        rarest = min((classes[i] for i in group), key=lambda name: (totals[name], name))
-        target = max(
-            SHARES, key=lambda split: SHARES[split] * totals[rarest] - dealt[rarest, split]
-        )
-        for i in group:
-            result[ids[i]] = target
-            dealt[classes[i], target] += 1
+def _by_ties(group: NDArray[np.intp], dealt: Dealt) -> Dealt:
+    """Return what each group's splits leave for further images of it."""
+    found = _splits_of_groups(group, dealt)
+    following = np.full(1 << len(SHARES), _ASIDE, np.int8)
+    following[0] = UNDEALT
+    for code in range(len(SHARES)):
+        following[1 << code] = code
+    return following[found]
+
+
+def _splits_of_groups(group: NDArray[np.intp], dealt: Dealt) -> NDArray[np.uint8]:
+    """Return of each group its splits but "aside", a bit for each."""
+    used = (dealt != UNDEALT) & (dealt != _ASIDE)
+    found = np.zeros(len(group), np.uint8)
+    np.bitwise_or.at(found, group[used], np.uint8(1) << dealt[used].astype(np.uint8))
+    return found
+
+
+def _deal_new(images: pd.DataFrame, group: NDArray[np.intp], result: Dealt) -> None:
+    """Deal whole groups, the largest first, to the split that lacks most of the rarest class."""
+    classes, totals = _rarest_first(images["lesion_class"])
+    counts = np.zeros((len(totals), len(SPLITS)), np.intp)
+    np.add.at(counts, (classes[result != UNDEALT], result[result != UNDEALT]), 1)
+    new = np.flatnonzero(result == UNDEALT)
+    new = new[np.argsort(group[new], kind="stable")]
+    starts = np.flatnonzero(np.diff(group[new], prepend=-1))
+    sizes = np.diff(starts, append=len(new))
+    wanted = np.outer(totals, list(SHARES.values()))
+    for turn in _turns(images["isic_id"].iloc[new[starts]], sizes):
+        members = new[starts[turn] : starts[turn] + sizes[turn]]
+        rarest = classes[members].min()
+        target = (wanted[rarest] - counts[rarest, : len(SHARES)]).argmax()
+        result[members] = target
+        np.add.at(counts, (classes[members], target), 1)
+
+
+def _rarest_first(classes: "pd.Series[str]") -> tuple[NDArray[np.intp], list[int]]:
+    """Number classes from the rarest to the commonest; return also how many each has."""
+    totals = classes.value_counts()
+    names = sorted(totals.index, key=lambda name: (totals[name], name))
+    return pd.Index(names).get_indexer(pd.Index(classes)), [int(totals[name]) for name in names]
+
+
+def _turns(first_ids: Iterable[str], sizes: NDArray[np.intp]) -> list[int]:
+    """Order groups by size, and those of one size by the SHA-256 of their first image's name."""
+    digests = bytearray()
+    for name in first_ids:
+        digests += sha256(name.encode()).digest()
+    words = np.frombuffer(digests, ">u8").reshape(-1, 4)
+    order: list[int] = np.lexsort((*words.T[::-1], -sizes)).tolist()
+    return order
 
 
 def leaks(images: pd.DataFrame, assignment: Mapping[str, str]) -> list[str]:
@@ -165,10 +230,15 @@ def leaks(images: pd.DataFrame, assignment: Mapping[str, str]) -> list[str]:
 
     Images that were set aside are nowhere and tie nothing together.
     """
-    used = images[[assignment[name] != "aside" for name in images["isic_id"]]]
-    ordered = used.sort_values("isic_id").reset_index(drop=True)
-    numbered = list(zip(groups(ordered), ordered["isic_id"], strict=True))
-    splits: dict[int, set[str]] = defaultdict(set)
-    for group, name in numbered:
-        splits[group].add(assignment[name])
-    return [name for group, name in numbered if len(splits[group]) > 1]
+    codes = [SPLITS.index(assignment[name]) for name in images["isic_id"]]
+    return leaking(images, np.array(codes, np.int8))
+
+
+def leaking(images: pd.DataFrame, dealt: Dealt) -> list[str]:
+    """Return what `leaks` returns, in the order of `isic_id`."""
+    used = np.flatnonzero(dealt != _ASIDE)
+    known = images.iloc[used]
+    group = _groups(known)
+    found = _splits_of_groups(group, dealt[used])
+    divided = (found & (found - 1)) != 0  # more than one bit
+    return sorted(known["isic_id"].iloc[np.flatnonzero(divided[group])])

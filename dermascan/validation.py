@@ -316,15 +316,18 @@ def validate(store: Store, pointer: DatasetPointer, suites: Path) -> ValidationR
 
 
 def _needed_columns(suites: Iterable[Suite]) -> list[str]:
-    """Return the columns of a manifest that suites speak of, or that other columns are made of.
+    """Return the columns of a manifest that suites speak of, or that other columns are made of."""
+    named = set(_named_columns(MANIFEST_SCHEMA.names, suites))
+    return [name for name in MANIFEST_SCHEMA.names if name in named | _CROSS_ROW_SOURCES]
 
-    All of them if a suite speaks of which columns there are.
-    """
+
+def _named_columns(columns: Iterable[str], suites: Iterable[Suite]) -> list[str]:
+    """Return those columns that suites speak of; all if one speaks of which columns there are."""
     expectations = [expectation for suite in suites for expectation in suite.expectations]
     if any("TableColumn" in expectation.type for expectation in expectations):
-        return list(MANIFEST_SCHEMA.names)
+        return list(columns)
     said = " ".join(expectation.expected() for expectation in expectations)
-    return [name for name in MANIFEST_SCHEMA.names if name in said or name in _CROSS_ROW_SOURCES]
+    return [name for name in columns if name in said]
 
 
 def latest_result(store: Store, pointer: DatasetPointer, suites: Path) -> ValidationResult | None:
@@ -367,11 +370,13 @@ def _judge(frame: pd.DataFrame, suites: Iterable[Suite]) -> _Judgement:
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # hundreds of lines at INFO
     import great_expectations  # noqa: PLC0415  # takes 7 s to import
 
-    batch = _batch(frame)
     outcomes: list[ExpectationOutcome] = []
     pages: dict[str, str] = {}
     for suite in suites:
         native = _native_suite(suite)
+        # Great Expectations copies its table, with every column, for each expectation.
+        columns = _named_columns(frame.columns, [suite])
+        batch = _batch(frame[list(dict.fromkeys(["isic_id", *columns]))])
         validated = batch.validate(
             native,
             result_format={

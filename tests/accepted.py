@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dermascan.assessment.score_tables import write_scores
 from dermascan.dataset import MANIFEST_SCHEMA, DatasetPointer, manifest_fingerprint, publish
@@ -24,7 +26,7 @@ from dermascan.evaluation import (
     Robustness,
     evaluate,
 )
-from dermascan.example_set import ExampleSet, _split_table
+from dermascan.example_set import SPLIT_SCHEMA, ExampleSet
 from dermascan.fingerprint import sha256_hex
 from dermascan.gate import check, load_rules
 from dermascan.imaging import ImageSize, Preprocessing, decode, prepare
@@ -128,7 +130,10 @@ def put_trained(store: Store, folder: Path, pointer: DatasetPointer) -> ExampleS
         name, "e" * 24, pointer.fingerprint, PREPROCESSING, (), counts, 1, 2, ("CC-0",)
     )
     facts = dict.fromkeys(("sex", "age_approx", "anatom_site_general", "diagnosis_confirm_type"))
-    store.put(f"{examples.prefix}split.parquet", _split_table(table.assign(split="test", **facts)))
+    split = table.assign(split="test", **facts)
+    rows = pa.Table.from_pandas(split, schema=SPLIT_SCHEMA, preserve_index=False)
+    pq.write_table(rows, folder / "split.parquet")
+    store.put_file(f"{examples.prefix}split.parquet", folder / "split.parquet")
     store.put(f"{examples.prefix}examples.json", examples.to_json())
     keys = TrainingKeys(TRAINING)
     write_scores(store, keys.scores, table)

@@ -209,6 +209,17 @@ def test_publish_keeps_attribution_and_licence(store, tmp_path):
     assert read_pointer(store, "rights") == pointer
 
 
+def test_publish_when_some_images_name_no_rights_holder_says_so(store, tmp_path):
+    rows = [row(0), row(1, attribution=""), row(2, attribution="")]
+    with serving(write_folder(tmp_path, rows)) as url:
+        pointer = ingest(store, url, IngestRequest("nobodys"))
+    text = store.get(f"raw/nobodys/manifests/{pointer.fingerprint}.ATTRIBUTION.txt").decode()
+    assert text.splitlines()[2:] == [
+        "Nobody: drawn for a test (CC-0): 1 images",
+        "Unknown (CC-0): 2 images",
+    ]
+
+
 def test_plan_when_nothing_matches_says_so(store, tmp_path):
     folder = write_folder(tmp_path, [row(1)])
     with serving(folder) as url, IsicClient(url, retry=QUICK) as client:

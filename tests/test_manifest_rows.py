@@ -13,7 +13,12 @@ from dermascan.dataset import (
     manifest_fingerprint,
     write_manifest,
 )
-from dermascan.fingerprint import ListFingerprint, fingerprint
+from dermascan.fingerprint import (
+    ListFingerprint,
+    canonical_json,
+    canonical_json_of,
+    fingerprint,
+)
 from dermascan.ingest.manifest_rows import ManifestRows
 
 
@@ -39,6 +44,7 @@ def shuffled_rows(ages: list[int | None]) -> list[dict[str, object]]:
 @pytest.mark.parametrize("ages", [[45] * 23, [None, 50, 60] * 8, [None] * 20])
 def test_manifest_rows_in_shards_are_named_and_written_as_one_table(tmp_path, monkeypatch, ages):
     monkeypatch.setattr(dataset, "ROWS_IN_MEMORY", 5)
+    monkeypatch.setattr(dataset, "ROWS_CONVERTED", 2)
     rows = shuffled_rows(ages)
     table = pd.DataFrame(rows, columns=MANIFEST_SCHEMA.names)
     collected = ManifestRows(tmp_path)
@@ -51,6 +57,7 @@ def test_manifest_rows_in_shards_are_named_and_written_as_one_table(tmp_path, mo
     assert len(collected) == len(rows)
     assert collected.fingerprint() == manifest_fingerprint(table) == manifest_fingerprint(written)
     pd.testing.assert_frame_equal(written, decode_manifest(encode_manifest(table)))
+    assert (tmp_path / "manifest.parquet").read_bytes() == encode_manifest(table)
 
 
 @given(st.lists(st.one_of(st.text(), st.integers(), st.lists(st.none()))))
@@ -60,3 +67,12 @@ def test_list_fingerprint_names_what_fingerprint_names(values):
         growing.add(value)
 
     assert growing.name() == fingerprint(values)
+
+    growing.add_list(values)
+
+    assert growing.name() == fingerprint([*values, values])
+
+
+@given(st.dictionaries(st.text(), st.one_of(st.text(), st.integers())))
+def test_canonical_json_of_items_is_that_of_their_mapping(mapping):
+    assert canonical_json_of(sorted(mapping.items())) == canonical_json(mapping)

@@ -58,7 +58,7 @@ def download(
     if earlier and not any(entry.status == "failed" for entry in earlier):
         logger.info("shard %d is downloaded already, nothing to do", shard)
         return replace(outcome_of(shard, earlier), skipped=True)
-    records = read_records(store, ingest_plan, shard)
+    records = list(read_records(store, ingest_plan, shard))
     settled = _settled(store, ingest_plan.dataset, records, earlier)
     pack_key = ingest_plan.key("images", shard, ".tar")
     with tempfile.TemporaryDirectory() as folder:

@@ -42,12 +42,15 @@ class ManifestRows:
     def add(self, rows: Iterable[Row]) -> None:
         """Take in the rows of a shard, with the columns of `MANIFEST_SCHEMA`."""
         path = self._folder / f"{len(self._files)}.jsonl"
+        encoded = sorted(map(self._encoded, rows))
         with path.open("wb") as file:
-            for row in sorted(rows, key=itemgetter("isic_id")):
-                self._with_nulls |= {name for name in _WHOLE_NUMBERS if row.get(name) is None}
-                file.write(canonical_json(row) + b"\n")
-                self._count += 1
+            file.writelines(line for _, line in encoded)
+        self._count += len(encoded)
         self._files.append(path)
+
+    def _encoded(self, row: Row) -> tuple[str, bytes]:
+        self._with_nulls |= {name for name in _WHOLE_NUMBERS if row.get(name) is None}
+        return str(row["isic_id"]), canonical_json(row) + b"\n"
 
     def fingerprint(self) -> str:
         """Return what `dataset.manifest_fingerprint` returns for these rows."""

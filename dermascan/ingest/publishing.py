@@ -6,14 +6,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import pandas as pd
+import pyarrow.parquet as pq
 
-from dermascan.dataset import (
-    DatasetPointer,
-    decode_manifest,
-    publish_encoded,
-    write_manifest,
-)
+from dermascan.dataset import DatasetPointer, publish_encoded, row_groups, write_manifest
 from dermascan.errors import InputError, NotFoundError, PermanentError
 from dermascan.fingerprint import Plain, canonical_json, fingerprint
 from dermascan.ingest.manifest_rows import ManifestRows, Row
@@ -71,6 +66,7 @@ def _publish_shards(
     store: Store, client: IsicClient, ingest_plan: IngestPlan, max_failed_share: float
 ) -> DatasetPointer:
     with tempfile.TemporaryDirectory(prefix="dermascan-") as folder:
+        path = Path(folder) / "manifest.parquet"
         rows = ManifestRows(Path(folder))
         left_out: list[IndexEntry] = []
         for shard in range(ingest_plan.shards):
@@ -79,29 +75,47 @@ def _publish_shards(
         if not len(rows):
             message = f"none of {ingest_plan.images} images is usable: see the quarantine"
             raise PermanentError(message)
-        name, path = rows.fingerprint(), Path(folder) / "manifest.parquet"
         write_manifest(path, rows)
-        data = path.read_bytes()
-    return _published(store, client, ingest_plan, left_out, Manifest(name, data, len(rows)))
+        made = _Manifest(rows.fingerprint(), path, len(rows))
+        return _published(store, client, ingest_plan, left_out, made)
 
 
 @dataclass(frozen=True)
-class Manifest:
+class _Manifest:
     """A manifest that is made: its fingerprint, its Parquet file, and its number of rows."""
 
     fingerprint: str
-    data: bytes
+    path: Path
     images: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Contents:
+    """How many images of a manifest have each rights holder and licence, and each class."""
+
+    rights: Counter[tuple[str | None, str | None]]
+    classes: Counter[str | None]
+
+    @classmethod
+    def of(cls, manifest: Path) -> "_Contents":
+        found = cls(Counter(), Counter())
+        with pq.ParquetFile(manifest) as file:
+            for table in row_groups(file, ["attribution", "copyright_license", "lesion_class"]):
+                holders, licences, classes = (column.to_pylist() for column in table.columns)
+                found.rights.update(zip(holders, licences, strict=True))
+                found.classes.update(classes)
+        return found
 
 
 def _collect(
     store: Store, ingest_plan: IngestPlan, shard: int, rows: ManifestRows
 ) -> list[IndexEntry]:
     """Add a shard's images to the rows of the manifest; return what does not belong there."""
-    entries = required_index(store, ingest_plan, shard, "placed")
-    records = {r.isic_id: r for r in read_records(store, ingest_plan, shard)}
-    rows.add(_manifest_row(records[entry.isic_id], entry) for entry in entries if entry.usable)
-    return [entry for entry in entries if not entry.usable]
+    entries = {e.isic_id: e for e in required_index(store, ingest_plan, shard, "placed")}
+    records = read_records(store, ingest_plan, shard)
+    pairs = ((record, entries[record.isic_id]) for record in records)
+    rows.add(_manifest_row(record, entry) for record, entry in pairs if entry.usable)
+    return [entry for entry in entries.values() if not entry.usable]
 
 
 def _failed(left_out: list[IndexEntry]) -> list[IndexEntry]:
@@ -113,7 +127,7 @@ def _published(
     client: IsicClient,
     ingest_plan: IngestPlan,
     left_out: list[IndexEntry],
-    made: Manifest,
+    made: _Manifest,
 ) -> DatasetPointer:
     name, failed = made.fingerprint, _failed(left_out)
     refused = [entry for entry in left_out if entry.status != "failed"]
@@ -127,14 +141,14 @@ def _published(
         failed=len(failed) + ingest_plan.missing,
         left_out_key=left_out_key,
     )
-    rights = decode_manifest(made.data, ["attribution", "copyright_license", "lesion_class"])
-    _store_companions(store, client, pointer, rights)
-    moved = publish_encoded(store, pointer, made.data)
+    contents = _Contents.of(made.path)
+    _store_companions(store, client, pointer, contents)
+    moved = publish_encoded(store, pointer, made.path.read_bytes())
     note_key = DatasetKeys(ingest_plan.dataset).published(ingest_plan.plan)
     store.put_json(note_key, pointer.as_plain())
     staging = DatasetKeys(ingest_plan.dataset).plan(ingest_plan.plan)
     store.delete([found.key for found in store.list(staging)])
-    logger.info("%s", _publication_text(pointer, rights, moved))
+    logger.info("%s", _publication_text(pointer, contents, moved))
     return pointer
 
 
@@ -170,13 +184,13 @@ def _store_companions(
     store: Store,
     client: IsicClient,
     pointer: DatasetPointer,
-    manifest: pd.DataFrame,
+    contents: _Contents,
 ) -> None:
     keys = DatasetKeys(pointer.dataset)
-    attribution = attribution_text(manifest).encode()
+    attribution = _attribution_text(contents).encode()
     store.put(keys.attribution(pointer.fingerprint), attribution, "text/plain; charset=utf-8")
-    store.put_json(keys.class_counts(pointer.fingerprint), class_counts(manifest))
-    for name in sorted(filter(None, manifest["copyright_license"].unique())):
+    store.put_json(keys.class_counts(pointer.fingerprint), _class_counts(contents))
+    for name in sorted({name for _, name in contents.rights if name}):
         _store_license(store, client, name, keys.license(name))
 
 
@@ -206,25 +220,25 @@ def _store_left_out(
     return key
 
 
-def class_counts(manifest: pd.DataFrame) -> dict[str, Plain]:
+def _class_counts(contents: _Contents) -> dict[str, Plain]:
     """Count the images of each lesion class, for pages that cannot wait for a whole manifest."""
-    counts = manifest["lesion_class"].value_counts()
     return {
-        "classes": {str(name): int(images) for name, images in counts.items()},
-        "without_class": int(manifest["lesion_class"].isna().sum()),
+        "classes": {name: images for name, images in contents.classes.items() if name is not None},
+        "without_class": contents.classes[None],
     }
 
 
-def attribution_text(manifest: pd.DataFrame) -> str:
+def _attribution_text(contents: _Contents) -> str:
     """Say who made the images of a manifest and under which licences they may be used."""
-    pairs = zip(manifest["attribution"], manifest["copyright_license"], strict=True)
-    counts = Counter((holder or "Unknown", name or "no licence stated") for holder, name in pairs)
+    counts: Counter[tuple[str, str]] = Counter()
+    for (holder, name), images in contents.rights.items():
+        counts[holder or "Unknown", name or "no licence stated"] += images
     lines = [f"{holder} ({name}): {n} images" for (holder, name), n in sorted(counts.items())]
     return "\n".join(["Images of this dataset, by rights holder and licence:", "", *lines, ""])
 
 
-def _publication_text(pointer: DatasetPointer, manifest: pd.DataFrame, moved: bool) -> str:
-    unmapped = int(manifest["lesion_class"].isna().sum())
+def _publication_text(pointer: DatasetPointer, contents: _Contents, moved: bool) -> str:
+    unmapped = contents.classes[None]
     state = "published" if moved else "was published already, nothing changed"
     return (
         f"dataset {pointer.dataset!r} {state}: {pointer.images} images "

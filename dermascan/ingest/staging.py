@@ -1,8 +1,9 @@
 """What the steps of one ingest tell each other through object storage."""
 
+import io
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -102,10 +103,11 @@ class ShardOutcome:
     skipped: bool = False
 
 
-def read_records(store: Store, ingest_plan: IngestPlan, shard: int) -> list[ImageRecord]:
-    """Return what `plan` found for a shard."""
-    body = store.get(ingest_plan.key("records", shard, ".jsonl"))
-    return [ImageRecord.from_plain(json.loads(line)) for line in body.splitlines()]
+def read_records(store: Store, ingest_plan: IngestPlan, shard: int) -> Iterator[ImageRecord]:
+    """Yield what `plan` found for a shard."""
+    with io.BytesIO(store.get(ingest_plan.key("records", shard, ".jsonl"))) as lines:
+        for line in lines:
+            yield ImageRecord.from_plain(json.loads(line))
 
 
 def write_index(store: Store, key: str, entries: Iterable[IndexEntry]) -> None:

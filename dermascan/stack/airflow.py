@@ -44,6 +44,7 @@ FOR_TASKS: Mapping[str, str] = {
     **PRIVACY,
     "GX_ANALYTICS_ENABLED": "false",
     "TF_CPP_MIN_LOG_LEVEL": "3",  # a machine without a GPU is no error for a task's log
+    "ARROW_DEFAULT_MEMORY_POOL": "system",  # Arrow's own gives memory back late
 }
 LOCK_SECONDS = 60  # four processes write to one SQLite file
 MIGRATION_SECONDS = 300
