@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 TITLE = "Train: images a second of fine-tuning, fed from S3"
 AIM = "at least 95 % of the limit"
-IMAGES = 256
+IMAGES = 128
+EPOCHS = TrainingConfig().epochs
 BATCH = 32
 SHARDS = 4
 
@@ -35,7 +36,7 @@ Feed = Callable[[], Iterable[tuple[Any, Any]]]
 
 
 def trials(workspace: Workspace) -> Iterator[Trial]:
-    """Compare one epoch of so many images; what is drawn from the feed is trained on."""
+    """Compare as many epochs as networks have; what is drawn from the feed is trained on."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     files = image_files(workspace.folder(IMAGES))
     settings = Preprocessing()
@@ -51,8 +52,8 @@ def trials(workspace: Workspace) -> Iterator[Trial]:
         )
         size = settings.image_size
         yield Trial(
-            f"EfficientNet-Lite0, {size}, batches of {BATCH}, {len(files)} images",
-            len(files) // BATCH * BATCH,
+            f"EfficientNet-Lite0, {size}, batches of {BATCH}, {len(files)} images, {EPOCHS} times",
+            len(files) // BATCH * BATCH * EPOCHS,
             "images",
             [Contender(n, r, timed(partial(_train, network, feed))) for n, r, feed in feeds],
         )
@@ -94,10 +95,11 @@ def _from_store(
     settings: Preprocessing,
     augmentation: Augmentation | None,
 ) -> Iterable[tuple[Any, Any]]:
-    """Fetch the shards and stream them, as each training does."""
+    """Fetch the shards once, and stream them in each epoch, as trainings do."""
     with tempfile.TemporaryDirectory(dir=workspace.scratch) as folder:
         shards = Shards.fetch(store, keys, Path(folder), settings.image_size, BATCH)
-        yield from training_batches(shards, augmentation, seed=0, epoch=1, drop_last=True)
+        for epoch in range(EPOCHS):
+            yield from training_batches(shards, augmentation, 0, epoch, drop_last=True)
 
 
 def _from_folder(workspace: Workspace, files: list[Path]) -> Feed:
@@ -109,9 +111,15 @@ def _from_folder(workspace: Workspace, files: list[Path]) -> Feed:
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, place)
     size = Preprocessing().image_size
-    return lambda: keras.utils.image_dataset_from_directory(
-        folder, batch_size=BATCH, image_size=(size.height, size.width), seed=0, verbose=False
-    )
+
+    def feed() -> Iterator[tuple[Any, Any]]:
+        batches = keras.utils.image_dataset_from_directory(
+            folder, batch_size=BATCH, image_size=(size.height, size.width), seed=0, verbose=False
+        )
+        for _ in range(EPOCHS):
+            yield from batches
+
+    return feed
 
 
 def _from_memory(batches: Iterable[tuple[Any, Any]]) -> Feed:
