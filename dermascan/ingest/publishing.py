@@ -189,7 +189,7 @@ def _store_companions(
     keys = DatasetKeys(pointer.dataset)
     attribution = _attribution_text(contents).encode()
     store.put(keys.attribution(pointer.fingerprint), attribution, "text/plain; charset=utf-8")
-    store.put_json(keys.class_counts(pointer.fingerprint), _class_counts(contents))
+    store.put_json(keys.class_counts(pointer.fingerprint), class_counts(contents.classes))
     for name in sorted({name for _, name in contents.rights if name}):
         _store_license(store, client, name, keys.license(name))
 
@@ -220,11 +220,11 @@ def _store_left_out(
     return key
 
 
-def _class_counts(contents: _Contents) -> dict[str, Plain]:
-    """Count the images of each lesion class, for pages that cannot wait for a whole manifest."""
+def class_counts(classes: Counter[str | None]) -> dict[str, Plain]:
+    """Say how many images each lesion class has, for pages that cannot wait for a manifest."""
     return {
-        "classes": {name: images for name, images in contents.classes.items() if name is not None},
-        "without_class": contents.classes[None],
+        "classes": {name: images for name, images in classes.items() if name is not None},
+        "without_class": classes[None],
     }
 
 

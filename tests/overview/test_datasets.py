@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import pandas as pd
 
@@ -22,7 +23,7 @@ def put_dataset(store, name="isic", fingerprint="a" * 24, *, counted=True):
         name, fingerprint, keys.manifest(fingerprint), len(manifest), 2, 1, "left out"
     )
     if counted:
-        store.put_json(keys.class_counts(fingerprint), class_counts(manifest))
+        store.put_json(keys.class_counts(fingerprint), class_counts(Counter(CLASSES)))
     publish(store, pointer, manifest)
 
 
