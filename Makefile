@@ -3,7 +3,7 @@ UV_VERSION := 0.13.9
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: environment demo acceptance test up down lint lock notebooks docs compose-env
+.PHONY: environment demo acceptance test up down lint lock notebooks docs compose-env browser
 
 environment: .venv/.ready
 
@@ -33,6 +33,10 @@ lint: environment
 
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# What the tests of pages look at them with.
+browser:
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 
 demo: environment
 	$(BIN)/dermascan demo
