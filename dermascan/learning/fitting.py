@@ -200,8 +200,18 @@ def epochs_left(config: TrainingConfig, member: int, done: int) -> float:
         member: which network is being fitted, from 0; those before it are done.
         done: how many of its epochs are done.
     """
-    costs = [config.of_member(each).cost for each in range(member, config.members)]
+    costs = [_step_cost(config.of_member(each)) for each in range(member, config.members)]
     return sum(costs) / costs[0] * config.epochs - done
+
+
+def _step_cost(config: TrainingConfig) -> float:
+    """Return about how long a step of one network takes; 1 for whole images, partly frozen.
+
+    Gradients of early blocks and of depthwise kernels double it (docs/results.md, speed of
+    training).
+    """
+    area: float = config.network.shrink[0] ** -2
+    return area * 2 if config.network.pretrained and config.train_depthwise[0] else area
 
 
 def best_epoch(history: Sequence[EpochRecord]) -> EpochRecord:

@@ -110,16 +110,6 @@ class TrainingConfig(BaseModel):
         }
         return self.model_copy(update=own)
 
-    @property
-    def cost(self) -> float:
-        """Return about how long a step of the first network takes, in those of a plain one.
-
-        Gradients of early blocks and of depthwise kernels, where some networks go without them,
-        double it (docs/results.md, speed of training).
-        """
-        area: float = self.network.shrink[0] ** -2
-        return area * 2 if self.network.pretrained and self.train_depthwise[0] else area
-
 
 def class_weights(counts: Sequence[int], power: float) -> NDArray[np.float32]:
     """Return a weight for each class so that the mean over all images is 1.
