@@ -67,7 +67,7 @@ def _alike(values: NDArray[np.uint64]) -> Iterator[list[int]]:
             yield order[start:stop].tolist()
 
 
-def groups(images: pd.DataFrame) -> NDArray[np.intp]:
+def groups(images: pd.DataFrame) -> list[int]:
     """Number the groups of images that must stay together.
 
     Args:
@@ -76,6 +76,11 @@ def groups(images: pd.DataFrame) -> NDArray[np.intp]:
     Returns:
         For each row the position of its group's first row.
     """
+    numbers: list[int] = _groups(images).tolist()
+    return numbers
+
+
+def _groups(images: pd.DataFrame) -> NDArray[np.intp]:
     parent = array("q", range(len(images)))
 
     def root(position: int) -> int:
@@ -103,6 +108,20 @@ def _repeats(values: "pd.Series[str]") -> Iterator[tuple[int, int]]:
     first[codes[known][::-1]] = known[::-1]  # what is written last stays
     for position in known[first[codes[known]] != known].tolist():
         yield int(first[codes[position]]), position
+
+
+def assign(images: pd.DataFrame, ledger: Mapping[str, str]) -> dict[str, str]:
+    """Deal images to splits, by name; see `deal`.
+
+    Args:
+        images: as for `deal`.
+        ledger: split of every image that was dealt before, by `isic_id`.
+
+    Returns:
+        Split of every image of `images`, by `isic_id`.
+    """
+    dealt = deal(images, earlier(images, ledger))
+    return dict(zip(images["isic_id"], split_names(dealt), strict=True))
 
 
 def earlier(images: pd.DataFrame, ledger: Mapping[str, str]) -> Dealt:
@@ -133,7 +152,7 @@ def deal(images: pd.DataFrame, before: Dealt) -> Dealt:
     order = images["isic_id"].array.argsort()
     ordered = images if (np.diff(order) == 1).all() else images.iloc[order]
     result = _reconciled(ordered, before[order])
-    group = groups(ordered)
+    group = _groups(ordered)
     new = result == UNDEALT
     result[new] = _by_ties(group, result)[group[new]]
     _deal_new(ordered, group, result)
@@ -145,7 +164,7 @@ def deal(images: pd.DataFrame, before: Dealt) -> Dealt:
 def _reconciled(images: pd.DataFrame, before: Dealt) -> Dealt:
     """Set images aside so that no group of those dealt before lies in two splits."""
     known = np.flatnonzero((before != UNDEALT) & (before != _ASIDE))
-    group, rank = groups(images.iloc[known]), _KEPT_FIRST[before[known]]
+    group, rank = _groups(images.iloc[known]), _KEPT_FIRST[before[known]]
     first = np.full(len(known), len(SHARES), np.int8)
     np.minimum.at(first, group, rank)
     result = before.copy()
@@ -206,14 +225,20 @@ def _turns(first_ids: Iterable[str], sizes: NDArray[np.intp]) -> list[int]:
     return order
 
 
-def leaking(images: pd.DataFrame, dealt: Dealt) -> list[str]:
-    """Return `isic_id`s, ordered, of images whose group lies in more than one split (none should).
+def leaks(images: pd.DataFrame, assignment: Mapping[str, str]) -> list[str]:
+    """Return `isic_id`s of images whose group lies in more than one split (none should).
 
     Images that were set aside are nowhere and tie nothing together.
     """
+    codes = [SPLITS.index(assignment[name]) for name in images["isic_id"]]
+    return leaking(images, np.array(codes, np.int8))
+
+
+def leaking(images: pd.DataFrame, dealt: Dealt) -> list[str]:
+    """Return what `leaks` returns, in the order of `isic_id`."""
     used = np.flatnonzero(dealt != _ASIDE)
     known = images.iloc[used]
-    group = groups(known)
+    group = _groups(known)
     found = _splits_of_groups(group, dealt[used])
     divided = (found & (found - 1)) != 0  # more than one bit
     return sorted(known["isic_id"].iloc[np.flatnonzero(divided[group])])

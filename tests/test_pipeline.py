@@ -11,7 +11,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from archives import serving
-from dealing import leaks
 from hostile import EXPECTED, hostile_images
 from planted import MARKERS, as_png, plant, planted
 from traces import traces
@@ -40,6 +39,7 @@ from dermascan.learning.network import NetworkSpec
 from dermascan.learning.training import TrainingConfig
 from dermascan.model.metadata import METADATA_FILE, ModelMetadata
 from dermascan.registry import ModelReference, champion, list_versions
+from dermascan.splits import leaks
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
 from dermascan.validation import validate

@@ -1,12 +1,11 @@
 from collections import Counter, defaultdict
 
 import pandas as pd
-from dealing import assign, groups, leaks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermascan.fingerprint import sha256_hex
-from dermascan.splits import SHARES, near_duplicates
+from dermascan.splits import SHARES, assign, groups, leaks, near_duplicates
 
 CLASSES = ["nv", "mel", "bkl"]
 
