@@ -177,11 +177,12 @@ def who_decided() -> tuple[str, str]:
             title="Networks",
             description_md="Trained one after the other with seeds of their own, and averaged in "
             "one model. Every second one sees images at half their size, and all of it is "
-            "fine-tuned.",
+            "fine-tuned. Where there are several, each learns from the validation images too, but "
+            "for a third (or half, of two networks) that it is judged by.",
             section="Training",
         ),
         "epochs": Param(
-            8,
+            10,
             type="integer",
             minimum=0,
             maximum=500,

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from heapq import merge
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,17 @@ from dermascan.imaging import STEP_VERSION as IMAGING_VERSION
 from dermascan.imaging import Preprocessing
 from dermascan.layout import DatasetKeys, part
 from dermascan.preprocess import ImageRow, ShardCounts, preprocess_shard
-from dermascan.splits import SHARES, SPLITS, Dealt, deal, earlier, leaking, split_names, trainable
+from dermascan.splits import (
+    SHARES,
+    SPLITS,
+    Dealt,
+    deal,
+    earlier,
+    group_names,
+    leaking,
+    split_names,
+    trainable,
+)
 from dermascan.splits import STEP_VERSION as SPLITS_VERSION
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
@@ -61,6 +72,7 @@ SPLIT_SCHEMA = pa.schema(
     [
         *(MANIFEST_SCHEMA.field(name) for name in _IDENTITY),
         ("split", pa.string()),
+        ("group", pa.string()),
         *(MANIFEST_SCHEMA.field(name) for name in _METADATA),
     ]
 )
@@ -152,7 +164,8 @@ def split(store: Store, dataset: str, preprocessing: Preprocessing, suites: Path
         if leaked := leaking(images.table, dealt):
             raise IntegrityError(f"{len(leaked)} images are in two splits, such as {leaked[:5]}")
         examples = _example_set(pointer, preprocessing, images, dealt)
-        created = _store_table(store, f"{examples.prefix}split.parquet", manifest, dealt)
+        rows = zip(split_names(dealt), group_names(images.table), strict=True)
+        created = _store_table(store, f"{examples.prefix}split.parquet", manifest, rows)
     store.put_if_absent(f"{examples.prefix}examples.json", examples.to_json(), "application/json")
     logger.info("%s%s", "" if created else "dealt already, nothing changed: ", _text(examples))
     return examples
@@ -302,23 +315,33 @@ def _class_counts(images: pd.DataFrame, dealt: Dealt) -> dict[str, dict[str, int
     }
 
 
-def _store_table(store: Store, key: str, manifest: pq.ParquetFile, dealt: Dealt) -> bool:
-    """Store what was dealt, unless it is there; tell whether it was not."""
+def _store_table(
+    store: Store, key: str, manifest: pq.ParquetFile, rows: Iterator[tuple[str, str]]
+) -> bool:
+    """Store what was dealt, unless it is there; tell whether it was not.
+
+    Args:
+        store: the bucket.
+        key: of the table.
+        manifest: of the images.
+        rows: split and group of each image that was dealt, in the manifest's order.
+    """
     with tempfile.TemporaryDirectory(prefix="dermascan-") as folder:
         path = Path(folder) / "split.parquet"
         with pq.ParquetWriter(path, SPLIT_SCHEMA, compression="zstd") as writer:
-            for table in _split_tables(manifest, dealt):
+            for table in _split_tables(manifest, rows):
                 writer.write_table(table)
         return store.put_if_absent(key, path.read_bytes())
 
 
-def _split_tables(manifest: pq.ParquetFile, dealt: Dealt) -> Iterator[pa.Table]:
-    names = split_names(dealt)
+def _split_tables(manifest: pq.ParquetFile, rows: Iterator[tuple[str, str]]) -> Iterator[pa.Table]:
     columns = [*_IDENTITY, *_METADATA, "image_type"]
     for table in row_groups(manifest, columns):
         usable = trainable(table.to_pandas())
-        usable = usable.assign(split=[next(names) for _ in range(len(usable))])
-        yield pa.Table.from_pandas(usable, schema=SPLIT_SCHEMA, preserve_index=False)
+        dealt = pd.DataFrame(
+            list(islice(rows, len(usable))), usable.index, ["split", "group"], dtype=str
+        )
+        yield pa.Table.from_pandas(usable.join(dealt), schema=SPLIT_SCHEMA, preserve_index=False)
 
 
 def _text(examples: ExampleSet) -> str:

@@ -38,6 +38,7 @@ class ImageRow:
         sha256: of the original file, 64 hexadecimal digits.
         lesion_id: the archive's identifier of the lesion, None when it has none.
         lesion_class: one of `taxonomy.LESION_CLASSES`.
+        group: the same for images that belong together (`dermascan.splits`), None if not known.
     """
 
     isic_id: str
@@ -45,6 +46,7 @@ class ImageRow:
     sha256: str
     lesion_id: str | None
     lesion_class: str
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class _RecordMaker:
                 detail = f"{self._store.address(row.key)}: {error.detail}"
                 raise ImageRefusedError(error.reason, detail) from error
             prepared = prepare_decoded(decoded, self._preprocessing)
-        return Record(prepared, _label(row), row.isic_id, row.lesion_id, row.sha256)
+        return Record(prepared, _label(row), row.isic_id, row.lesion_id, row.sha256, row.group)
 
 
 def _label(row: ImageRow) -> int:

@@ -10,6 +10,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, cast
@@ -32,6 +33,7 @@ WIDTH = "width"
 LABEL = "label"  # index into taxonomy.LESION_CLASSES
 ISIC_ID = "isic_id"
 LESION_ID = "lesion_id"  # empty when the archive has none
+GROUP = "group"  # empty when not known
 SHA256 = "sha256"  # of the original file
 
 FeatureKind = Literal["bytes", "int64"]
@@ -42,6 +44,7 @@ FEATURES: tuple[tuple[str, FeatureKind], ...] = (
     (LABEL, "int64"),
     (ISIC_ID, "bytes"),
     (LESION_ID, "bytes"),
+    (GROUP, "bytes"),
     (SHA256, "bytes"),
 )
 COMPRESSION = "GZIP"  # as tf.data.TFRecordDataset calls it
@@ -61,6 +64,7 @@ class Record:
         isic_id: the archive's identifier.
         lesion_id: the archive's identifier of the lesion, None when it has none.
         sha256: of the original file, 64 hexadecimal digits.
+        group: the same for images that belong together (`dermascan.splits`), None if not known.
     """
 
     image: NDArray[np.uint8]
@@ -68,37 +72,46 @@ class Record:
     isic_id: str
     lesion_id: str | None
     sha256: str
+    group: str | None = None
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
+def write_records(path: Path, records: Iterable[Record], *, packed: bool = True) -> int:
     """Write records in the order given, one in memory at a time.
 
     Args:
         path: file to create or replace.
         records: consumed once.
+        packed: whether to compress the file.
 
     Returns:
         How many were written.
     """
     count = 0
-    with (
-        path.open("wb") as file,
-        # No name and no time in the header: equal records give equal bytes.
-        gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, file, mtime=0) as compressed,
-    ):
+    with path.open("wb") as file, _writing(file, packed=packed) as opened:
         for record in records:
-            compressed.write(_framed(_encoded(record)))
+            opened.write(_framed(_encoded(record)))
             count += 1
     return count
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def _writing(file: BinaryIO, *, packed: bool) -> AbstractContextManager["BinaryIO | gzip.GzipFile"]:
+    if not packed:
+        return nullcontext(file)
+    # No name and no time in the header: equal records give equal bytes.
+    return gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, file, mtime=0)
+
+
+def read_records(path: Path, *, packed: bool = True) -> Iterator[Record]:
     """Yield the records of a file in order, one in memory at a time.
+
+    Args:
+        path: as `write_records` leaves it.
+        packed: whether the file is compressed.
 
     Raises:
         IntegrityError: the file is cut off or damaged; the message names file and record.
     """
-    with gzip.open(path) as file:
+    with gzip.open(path) if packed else path.open("rb") as file:
         number = 0
         while True:
             try:
@@ -246,6 +259,7 @@ def _encoded(record: Record) -> bytes:
         LABEL: record.label,
         ISIC_ID: record.isic_id.encode(),
         LESION_ID: (record.lesion_id or "").encode(),
+        GROUP: (record.group or "").encode(),
         SHA256: record.sha256.encode(),
     }
     example = _example_class()()
@@ -271,6 +285,7 @@ def _decoded(payload: bytes) -> Record:
         isic_id=texts[ISIC_ID].decode(),
         lesion_id=texts[LESION_ID].decode() or None,
         sha256=texts[SHA256].decode(),
+        group=texts[GROUP].decode() or None,
     )
 
 

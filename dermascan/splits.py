@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-STEP_VERSION = 2
+STEP_VERSION = 3
 Split = Literal["train", "val", "test", "aside"]
 SHARES: dict[str, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
 SPLITS: tuple[str, ...] = (*SHARES, "aside")
@@ -65,6 +65,16 @@ def _alike(values: NDArray[np.uint64]) -> Iterator[list[int]]:
     for start, stop in pairwise([0, *bounds.tolist(), len(order)]):
         if stop - start > 1:
             yield order[start:stop].tolist()
+
+
+def group_names(images: pd.DataFrame) -> Iterator[str]:
+    """Yield for each row the `isic_id` of its group's first row.
+
+    Args:
+        images: columns `isic_id` and those of `groups`.
+    """
+    names = images["isic_id"].to_numpy()
+    return (str(names[first]) for first in _groups(images))
 
 
 def groups(images: pd.DataFrame) -> list[int]:

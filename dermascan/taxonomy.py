@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 LESION_CLASSES: tuple[str, ...] = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 
+# Of tables that hold probabilities.
+CLASS_COLUMNS: tuple[str, ...] = tuple(f"p_{name}" for name in LESION_CLASSES)
+
 CLASS_NAMES: dict[str, str] = {
     "akiec": "Actinic keratosis, Bowen's disease or squamous cell carcinoma",
     "bcc": "Basal cell carcinoma",

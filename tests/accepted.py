@@ -15,7 +15,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dermascan.assessment.score_tables import write_scores
 from dermascan.dataset import MANIFEST_SCHEMA, DatasetPointer, manifest_fingerprint, publish
 from dermascan.evaluation import (
     CLASS_COLUMNS,
@@ -44,6 +43,7 @@ from dermascan.learning.training import TrainingSummary
 from dermascan.model.metadata import METADATA_FILE, ModelMetadata
 from dermascan.model.savedmodel import Scores
 from dermascan.registry import ModelReference, publish_version
+from dermascan.scores import write_scores
 from dermascan.stack.airflow_api import Task
 from dermascan.stack.runs import FailedTask, RunOutcome
 from dermascan.storage import Store
@@ -130,7 +130,7 @@ def put_trained(store: Store, folder: Path, pointer: DatasetPointer) -> ExampleS
         name, "e" * 24, pointer.fingerprint, PREPROCESSING, (), counts, 1, 2, ("CC-0",)
     )
     facts = dict.fromkeys(("sex", "age_approx", "anatom_site_general", "diagnosis_confirm_type"))
-    split = table.assign(split="test", **facts)
+    split = table.assign(split="test", group=table["isic_id"], **facts)
     rows = pa.Table.from_pandas(split, schema=SPLIT_SCHEMA, preserve_index=False)
     pq.write_table(rows, folder / "split.parquet")
     store.put_file(f"{examples.prefix}split.parquet", folder / "split.parquet")

@@ -19,6 +19,7 @@ RECORDS = st.builds(
     isic_id=st.integers(0, 9_999_999).map(lambda number: f"ISIC_{number:07d}"),
     lesion_id=st.none() | st.text(min_size=1),
     sha256=st.binary(min_size=32, max_size=32).map(bytes.hex),
+    group=st.none() | st.text(min_size=1),
 )
 
 
@@ -29,16 +30,16 @@ def example(seed: int = 0, lesion_id: str | None = "IL_0000001") -> Record:
 
 def assert_same(found: Record, expected: Record) -> None:
     np.testing.assert_array_equal(found.image, expected.image, strict=True)
-    for name in ("label", "isic_id", "lesion_id", "sha256"):
+    for name in ("label", "isic_id", "lesion_id", "sha256", "group"):
         assert getattr(found, name) == getattr(expected, name)
 
 
 @settings(max_examples=40, deadline=None)
-@given(originals=st.lists(RECORDS, max_size=5))
-def test_records_when_written_and_read_are_the_same(originals, tmp_path_factory):
+@given(originals=st.lists(RECORDS, max_size=5), packed=st.booleans())
+def test_records_when_written_and_read_are_the_same(originals, packed, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "round-trip"
-    assert write_records(path, originals) == len(originals)
-    found = list(read_records(path))
+    assert write_records(path, originals, packed=packed) == len(originals)
+    found = list(read_records(path, packed=packed))
     assert len(found) == len(originals)
     for one, other in zip(found, originals, strict=True):
         assert_same(one, other)

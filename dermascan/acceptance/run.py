@@ -24,7 +24,6 @@ from dermascan.acceptance.reproduction import Reproduction, compare
 from dermascan.acceptance.results import Results, render, require_place, write_section
 from dermascan.acceptance.timing import DagTimes, dag_times
 from dermascan.acceptance.unpacking import dataset_name, unpack
-from dermascan.assessment.score_tables import read_scores
 from dermascan.dataset import read_manifest
 from dermascan.errors import DermaScanError, InputError, IntegrityError
 from dermascan.example_set import read_split
@@ -32,6 +31,7 @@ from dermascan.gate import GateResult
 from dermascan.inference.batch import BatchPlan
 from dermascan.layout import TrainingKeys
 from dermascan.progress import format_seconds
+from dermascan.scores import read_scores
 from dermascan.storage import Store, concurrently
 from dermascan.taxonomy import Taxonomy
 from dermascan.walkthrough import RunFailedError, Session, Walkthrough

@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 
 from dermascan.assessment.gallery import credit_line, read_gallery
 from dermascan.assessment.measurement import headline
-from dermascan.assessment.score_tables import read_scores
 from dermascan.dataset import decode_manifest
 from dermascan.evaluation import Evaluation
 from dermascan.example_set import ExampleSet
@@ -27,6 +26,7 @@ from dermascan.model_card import (
 )
 from dermascan.progress import format_seconds
 from dermascan.reporting import LearningCurve, ReportContext, evaluation_report
+from dermascan.scores import read_scores
 from dermascan.storage import Store
 from dermascan.taxonomy import Taxonomy
 

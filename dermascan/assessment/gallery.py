@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dermascan.assessment.score_tables import SplitRecords, read_scores, write_scores
+from dermascan.assessment.score_tables import SplitRecords
 from dermascan.evaluation.explanation import overlays
 from dermascan.imaging import small_jpeg
 from dermascan.model.savedmodel import Scorer
 from dermascan.reporting import GalleryItem, choose_gallery
+from dermascan.scores import read_scores, write_scores
 from dermascan.storage import Store
-from dermascan.taxonomy import LESION_CLASSES, Taxonomy
+from dermascan.taxonomy import CLASS_COLUMNS, LESION_CLASSES, Taxonomy
 
 PICTURE_SIDE = 300
 _CREDIT = "credit"
@@ -89,6 +90,5 @@ def credit_line(rows: pd.DataFrame) -> str:
 
 
 def _likeliest(rows: pd.DataFrame) -> NDArray[np.intp]:
-    columns = [f"p_{name}" for name in LESION_CLASSES]
-    found: NDArray[np.intp] = rows[columns].to_numpy(dtype=float).argmax(axis=1)
+    found: NDArray[np.intp] = rows[list(CLASS_COLUMNS)].to_numpy(dtype=float).argmax(axis=1)
     return found

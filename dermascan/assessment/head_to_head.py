@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dermascan.assessment.score_tables import ROW_COLUMNS, read_scores, score_originals
+from dermascan.assessment.score_tables import ROW_COLUMNS, score_originals
 from dermascan.errors import IntegrityError, NotFoundError
 from dermascan.evaluation import Comparison, compare
 from dermascan.evaluation.schema import EVALUATION_VERSION
@@ -22,6 +22,7 @@ from dermascan.gate import ChampionComparison, Comparability
 from dermascan.layout import TrainingKeys
 from dermascan.model.savedmodel import METADATA_FILE, ModelMetadata, Scorer
 from dermascan.registry import Champion, fetch_version
+from dermascan.scores import read_scores
 from dermascan.storage import Store
 from dermascan.taxonomy import Taxonomy
 

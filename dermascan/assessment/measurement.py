@@ -1,6 +1,7 @@
 """A trained model measured on the held-out lesions of its dataset.
 
-Validation images give the thresholds of the operating points; test images are only measured.
+Validation images give the thresholds of the operating points, by the scores that the training
+left, of networks that had not seen them; test images are only measured.
 """
 
 import logging
@@ -12,13 +13,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from dermascan.assessment.gallery import make_gallery, write_gallery
-from dermascan.assessment.score_tables import (
-    Observe,
-    SplitRecords,
-    before_calibration,
-    score_split,
-    write_scores,
-)
+from dermascan.assessment.score_tables import SplitRecords, before_calibration, score_split
 from dermascan.dataset import decode_manifest
 from dermascan.drift.features import Reference, ReferenceMaker, encode_reference
 from dermascan.evaluation import Evaluation, ExplanationCheck, Robustness, evaluate, figure
@@ -35,6 +30,7 @@ from dermascan.evaluation.schema import EVALUATION_VERSION
 from dermascan.example_set import ExampleSet, read_split
 from dermascan.layout import DatasetKeys, TrainingKeys
 from dermascan.model.savedmodel import ModelMetadata, Scorer, load_scorer
+from dermascan.scores import read_scores, write_scores
 from dermascan.skin_tone import individual_typology_angle
 from dermascan.storage import Store
 from dermascan.taxonomy import Taxonomy
@@ -114,11 +110,11 @@ class _Subject:
 def evaluate_model(
     store: Store, examples: ExampleSet, training: str, plan: AssessmentPlan = DEFAULT_PLAN
 ) -> Evaluation:
-    """Score validation and test split with the exported model, and measure it.
+    """Score the test split with the exported model, and measure it.
 
-    Leaves the scores, the gallery, a sample of the validation images in few numbers to compare
-    later batches with, a reference to the examples and, last, the evaluation. What is there
-    already is not done again, unless an earlier version made it.
+    Leaves the scores, the gallery, a sample of the test images in few numbers to compare later
+    batches with, a reference to the examples and, last, the evaluation. What is there already is
+    not done again, unless an earlier version made it.
 
     Args:
         store: the bucket.
@@ -136,14 +132,14 @@ def evaluate_model(
         model = store.get_folder(keys.model, folder / "model")
         scorer = load_scorer(model)
         sample = ReferenceMaker()
-        records = SplitRecords.fetch(store, examples, "val", folder)
-        validation = _score(store, examples, scorer, records, sample.add)
         test = SplitRecords.fetch(store, examples, "test", folder)
-        scored = _score(store, examples, scorer, test)
+        scores = score_split(test, scorer, sample.add)
+        scored = _with_metadata(store, examples, "test", scores)
+        chosen_by = read_scores(store, keys.validation_scores)
+        validation = _with_metadata(store, examples, "val", chosen_by)
         table = _with_image_facts(store, examples, scored, skin_tones(scorer.metadata, test))
         subject = _Subject(scorer, model, test, table)
         evaluation = _measured(subject, validation, examples.dataset, plan)
-        write_scores(store, keys.validation_scores, validation)
         write_scores(store, keys.scores, table)
         write_gallery(store, keys.gallery, make_gallery(scorer, test, table))
         _leave_reference(store, keys, sample.reference())
@@ -195,15 +191,10 @@ def _leave_reference(store: Store, keys: TrainingKeys, reference: Reference | No
         store.put(keys.reference, encode_reference(reference))
 
 
-def _score(
-    store: Store,
-    examples: ExampleSet,
-    scorer: Scorer,
-    records: SplitRecords,
-    observe: Observe | None = None,
+def _with_metadata(
+    store: Store, examples: ExampleSet, split: str, scores: pd.DataFrame
 ) -> pd.DataFrame:
-    scores = score_split(records, scorer, observe)
-    return read_split(store, examples, records.split).merge(scores, on="isic_id", validate="1:1")
+    return read_split(store, examples, split).merge(scores, on="isic_id", validate="1:1")
 
 
 def _with_image_facts(

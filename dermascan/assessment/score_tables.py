@@ -4,7 +4,6 @@ The images come prepared from an example set, or from their originals with a mod
 preprocessing; equal preprocessing gives equal pixels either way.
 """
 
-import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from dermascan.model.savedmodel import ModelMetadata, Scorer
 from dermascan.preprocess import ImageRow, prepared_records
 from dermascan.progress import tracked
 from dermascan.records import Record, read_records
+from dermascan.scores import score_table
 from dermascan.storage import Store
-from dermascan.taxonomy import LESION_CLASSES
+from dermascan.taxonomy import CLASS_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -129,24 +129,12 @@ def before_calibration(table: pd.DataFrame, metadata: ModelMetadata) -> pd.DataF
     Returns:
         A copy with the softmax of the logits, and their `p_malignant`.
     """
-    columns = [f"p_{name}" for name in LESION_CLASSES]
+    columns = list(CLASS_COLUMNS)
     calibrated = table[columns].to_numpy(dtype=float)
     malignant = metadata.malignant_indices()
     before = uncalibrated(calibrated, metadata.calibration, malignant)
     changed = dict(zip(columns, before.T, strict=True))
     return table.assign(**changed, p_malignant=before[:, list(malignant)].sum(axis=1))
-
-
-def write_scores(store: Store, key: str, table: pd.DataFrame) -> None:
-    """Keep a table of scores as Parquet."""
-    sink = io.BytesIO()
-    table.to_parquet(sink, compression="zstd")
-    store.put(key, sink.getvalue())
-
-
-def read_scores(store: Store, key: str) -> pd.DataFrame:
-    """Return a table that `write_scores` kept."""
-    return pd.read_parquet(io.BytesIO(store.get(key)))
 
 
 def _scored(
@@ -166,6 +154,5 @@ def _score_batch(batch: list[Record], scorer: Scorer, observe: Observe | None) -
     scores = scorer.score(images)
     if observe is not None:
         observe(images, scores.embedding)
-    columns = {f"p_{name}": scores.probabilities[:, i] for i, name in enumerate(LESION_CLASSES)}
     ids = [record.isic_id for record in batch]
-    return pd.DataFrame({"isic_id": ids, "p_malignant": scores.p_malignant, **columns})
+    return score_table(ids, scores.probabilities, scores.p_malignant)

@@ -2,7 +2,7 @@
 
 Features are taken where images enter the network: of the prepared image and of the embedding
 that scoring gives, so that reference and batch are measured alike. The reference is made of
-validation images: the network was fitted to its training images and sees new ones differently.
+test images: networks were fitted to the others, and see new ones differently.
 """
 
 import io

@@ -29,9 +29,10 @@ from dermascan.evaluation.schema import (
     SliceGroup,
     WorstSlice,
 )
-from dermascan.evaluation.scored import CLASS_COLUMNS, REQUIRED_COLUMNS, test_set_fingerprint
+from dermascan.evaluation.scored import REQUIRED_COLUMNS, test_set_fingerprint
 from dermascan.evaluation.slices import SMALLEST_SLICE, UNKNOWN
 from dermascan.evaluation.statistic import Flags, Floats
+from dermascan.taxonomy import CLASS_COLUMNS
 
 __all__ = [
     "CLASS_COLUMNS",

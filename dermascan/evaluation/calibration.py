@@ -5,7 +5,7 @@ import pandas as pd
 
 from dermascan.errors import InputError
 from dermascan.evaluation.schema import CalibrationFigures, Estimate, ReliabilityBin
-from dermascan.evaluation.scored import CLASS_COLUMNS, Scored
+from dermascan.evaluation.scored import Scored
 from dermascan.evaluation.statistic import (
     Flags,
     Floats,
@@ -15,7 +15,7 @@ from dermascan.evaluation.statistic import (
     ratio,
     weighted_mean,
 )
-from dermascan.taxonomy import Taxonomy
+from dermascan.taxonomy import CLASS_COLUMNS, Taxonomy
 
 RELIABILITY_BINS = 10
 

@@ -10,9 +10,8 @@ from dermascan.evaluation.bootstrap import Bootstrap
 from dermascan.evaluation.schema import Estimate
 from dermascan.evaluation.statistic import Flags, Floats, Integers, Statistic, share
 from dermascan.fingerprint import fingerprint
-from dermascan.taxonomy import LESION_CLASSES, Taxonomy
+from dermascan.taxonomy import CLASS_COLUMNS, LESION_CLASSES, Taxonomy
 
-CLASS_COLUMNS: tuple[str, ...] = tuple(f"p_{name}" for name in LESION_CLASSES)
 REQUIRED_COLUMNS = ("isic_id", "lesion_id", "lesion_class", *CLASS_COLUMNS, "p_malignant")
 
 _SUM_TOLERANCE = 1e-3

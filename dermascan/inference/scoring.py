@@ -18,7 +18,7 @@ from dermascan.fingerprint import sha256_hex
 from dermascan.imaging import ImageRefusedError, Preprocessing, decode_for, prepare_decoded
 from dermascan.inference.pictures import Pictures
 from dermascan.quality import ImageFacts, measure, quality_warnings
-from dermascan.taxonomy import LESION_CLASSES
+from dermascan.taxonomy import CLASS_COLUMNS
 
 if TYPE_CHECKING:
     from dermascan.model.scorer import Scorer
@@ -36,7 +36,7 @@ PREDICTIONS_SCHEMA = pa.schema(
         ("p_malignant", pa.float64()),
         ("label", pa.string()),
         ("threshold", pa.float64()),
-        *((f"p_{name}", pa.float64()) for name in LESION_CLASSES),
+        *((name, pa.float64()) for name in CLASS_COLUMNS),
         ("model_version", pa.int64()),
     ]
 )
@@ -141,8 +141,8 @@ class Scoring:
         scores = self.scorer.score(images)
         rows = table.index[list(accepted)]
         table.loc[rows, "p_malignant"] = scores.p_malignant
-        for column, name in enumerate(LESION_CLASSES):
-            table.loc[rows, f"p_{name}"] = scores.probabilities[:, column]
+        for column, name in enumerate(CLASS_COLUMNS):
+            table.loc[rows, name] = scores.probabilities[:, column]
         is_malignant = scores.p_malignant >= self.scorer.metadata.threshold
         table.loc[rows, "label"] = np.where(is_malignant, "malignant", "benign")
         if self.reference is not None:

@@ -41,6 +41,9 @@ class TrainingConfig(BaseModel):
         epochs: of fine-tuning; 0 trains the classifier alone, on frozen features.
         seed: of everything random; each further network of an ensemble takes the next.
         members: networks, trained one after the other, whose logits are averaged.
+        validation_folds: into which the validation images are cut, at most one for each network.
+            A network learns from all but one of them too, see `dermascan.learning.folds`; 1 keeps
+            all networks from learning from any.
         batch_size: images a step.
         learning_rate: its peak, after the warm-up; then it falls to 0 along a cosine.
         warmup_share: share of all steps in which the rate rises from 0.
@@ -71,15 +74,16 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=8, ge=0, le=500)
+    epochs: int = Field(default=10, ge=0, le=500)
     seed: int = Field(default=0, ge=0, lt=2**31)
     members: int = Field(default=6, ge=1, le=20)
+    validation_folds: int = Field(default=3, ge=1, le=20)
     batch_size: int = Field(default=32, ge=1, le=1024)
     learning_rate: float = Field(default=5e-4, gt=0)
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     weight_decay: float = Field(default=0.02, ge=0)
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
-    class_weight_power: float = Field(default=0.5, ge=0, le=1)
+    class_weight_power: float = Field(default=0, ge=0, le=1)
     average_decay: float = Field(default=0.99, ge=0, lt=1)
     first_trained_block: tuple[NonNegativeInt, ...] = Field(default=(4, 0), min_length=1)
     train_depthwise: tuple[bool, ...] = Field(default=(False, True), min_length=1)
@@ -88,7 +92,7 @@ class TrainingConfig(BaseModel):
     network: NetworkSpec = NetworkSpec()
     taxonomy: Taxonomy = Taxonomy()
     views: TestTimeViews = TestTimeViews(mirrors=True)
-    class_offset_power: float = Field(default=0.5, ge=0, le=1)
+    class_offset_power: float = Field(default=1, ge=0, le=1)
     calibrate_malignant: bool = True
     operating_specificity: float | None = Field(default=0.9, ge=0, le=1)
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
@@ -403,11 +407,6 @@ def _predict(network: Predictor, images: NDArray[np.uint8], batch_size: int) -> 
     """Fill a batch that is too small, for TensorFlow would compile the network anew for it."""
     missing = ((0, batch_size - len(images)), (0, 0), (0, 0), (0, 0))
     return network.predict_on_batch(np.pad(images, missing))[: len(images)]
-
-
-def read_labels(shards: Shards) -> NDArray[np.int64]:
-    """Return labels (N,) of all examples, in the order of the files."""
-    return np.concatenate([labels.numpy() for _, labels in ordered_batches(shards)])
 
 
 def _values(variables: "Sequence[keras.Variable]") -> Arrays:

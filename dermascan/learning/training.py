@@ -7,7 +7,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -29,7 +29,8 @@ from dermascan.learning.fitting import (
     best_epoch,
     validation_figures,
 )
-from dermascan.learning.learner import TrainingConfig, predict_logits, read_labels
+from dermascan.learning.folds import Fold, fold_left_out, make_folds
+from dermascan.learning.learner import TrainingConfig, predict_logits
 from dermascan.learning.network import NetworkSpec
 from dermascan.learning.pretrained import WEIGHTS_LICENCE, InitialWeights, weights_package
 from dermascan.model.calibration import (
@@ -43,6 +44,7 @@ from dermascan.model.calibration import (
 from dermascan.model.ensemble import averaged_logits
 from dermascan.model.savedmodel import ModelMetadata, export
 from dermascan.model.twin_making import add_twin
+from dermascan.scores import score_table, write_scores
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES
 from dermascan.tracking import Tracker
@@ -62,7 +64,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-RECIPE_VERSION = 3  # raise when equal settings no longer give an equal model
+RECIPE_VERSION = 4  # raise when equal settings no longer give an equal model
 _COMPARED_IMAGES = 64  # by which the model's twin must agree with it, beside the golden ones
 _SMALLEST = 1e-12  # a probability whose logarithm is still a number
 
@@ -73,7 +75,8 @@ class TrainingData:
 
     Attributes:
         train_keys: TFRecord shards (gzip) to learn from.
-        val_keys: TFRecord shards by which epoch, temperature and threshold are chosen.
+        val_keys: TFRecord shards by which epoch, temperature and threshold are chosen. Networks
+            of an ensemble learn from those of them that they are not judged by.
         class_counts: training images of each class, in the order of `LESION_CLASSES`.
         dataset_fingerprint: names the manifest that the shards come from.
         preprocessing: with which the images in the shards were made.
@@ -115,12 +118,13 @@ class TrainingSummary(BaseModel):
         fingerprint: names data, settings and recipe.
         model_prefix: of the SavedModel and its `metadata.json`.
         history_key: of the figures by epoch.
-        train_images: learned from.
+        train_images: of the training split; all networks learned from them.
         val_images: chosen by.
         parameters: numbers in the network.
         seconds: of this training, all attempts together.
         best: of each network, the epoch whose weights the model has.
-        validation: figures of the model as a whole, calibrated.
+        validation: figures of the model as a whole, calibrated; each image scored by the networks
+            that did not learn from it.
         temperature: of the calibration.
         threshold: `p_malignant` from which an image is called malignant.
         sensitivity: at the threshold on validation; None if undefined.
@@ -167,7 +171,8 @@ def train(  # noqa: PLR0913  # four things a training is made of, and two for it
     return when it is done.
 
     Leaves `checkpoints/`, `model/` (SavedModel with `metadata.json` and, if it agrees on validation
-    images, a twin for ONNX Runtime), `history.json` and, last, `DONE.json` under the prefix. If
+    images, a twin for ONNX Runtime), `history.json`, `validation.parquet` (the calibrated scores of
+    the validation images that choices were made by) and, last, `DONE.json` under the prefix. If
     that is there already nothing is done, and TensorFlow is not even imported.
 
     Args:
@@ -218,8 +223,8 @@ class _Run:
         self._name = training_fingerprint(config, data)
         logger.info("training %s", self._name)
         self._train_shards = self._fetch("train", data.train_keys)
-        self._val_shards = self._fetch("val", data.val_keys)
-        self._labels = read_labels(self._val_shards)
+        self._folds = self._fetch_folds()
+        self._labels = np.concatenate([fold.labels for fold in self._folds])
         self._history: list[EpochRecord] = []
 
     def _fetch(self, kind: str, keys: Sequence[str]) -> Shards:
@@ -230,6 +235,21 @@ class _Run:
         logger.info("fetched %d %s shards", len(keys), kind)
         return shards
 
+    def _fetch_folds(self) -> tuple[Fold, ...]:
+        shards, config = self._fetch("val", self._data.val_keys), self._config
+        folder = self._folder / "folds"
+        folder.mkdir()
+        folds = make_folds(shards, min(config.validation_folds, config.members), folder)
+        for path in shards.paths:
+            path.unlink()
+        if folds[1:]:
+            sizes = ", ".join(str(len(fold.labels)) for fold in folds)
+            logger.info("each network leaves out one fold of the validation images (%s)", sizes)
+        return folds
+
+    def _fold_of(self, member: int) -> int:
+        return fold_left_out(member, self._config.members, len(self._folds))
+
     def fit(self) -> "list[keras.Model]":
         """Do the epochs that are still to do, of one network after the other."""
         self._tell(lambda tracker: tracker.log_params(self._config.as_plain()))
@@ -237,13 +257,16 @@ class _Run:
 
     def _fit(self, member: int) -> "keras.Model":
         prefix = f"{self._prefix}checkpoints/network-{member:02d}/"
+        own = self._folds[self._fold_of(member)]
+        others = [fold for fold in self._folds if fold is not own]
+        paths = (path for fold in others for path in fold.shards.paths)
         job = FittingJob(
             member=member,
             config=self._config,
-            train_shards=self._train_shards,
-            val_shards=self._val_shards,
-            val_labels=self._labels,
-            class_counts=self._data.class_counts,
+            train_shards=replace(self._train_shards, paths=(*self._train_shards.paths, *paths)),
+            val_shards=own.shards,
+            val_labels=own.labels,
+            class_counts=self._counts(others),
             checkpoints=Checkpoints(self._store, prefix, self._name),
             told=self._log_metrics,
             fetch=self._fetch_weights,
@@ -254,6 +277,12 @@ class _Run:
         network = fitting.fit()
         self._history += fitting.history
         return network
+
+    def _counts(self, folds: Sequence[Fold]) -> tuple[int, ...]:
+        """Return the images of each class in the training split and in folds."""
+        learned = np.array(self._data.class_counts)
+        counts = sum((fold.class_counts for fold in folds), start=learned)
+        return tuple(counts.tolist())
 
     def _fetch_weights(self, key: str) -> Path:
         path = self._folder / Path(key).name
@@ -274,14 +303,15 @@ class _Run:
     def publish(self, networks: "Sequence[keras.Model]") -> TrainingSummary:
         """Calibrate the networks together on validation and leave the results."""
         config, malignant = self._config, self._config.taxonomy.malignant_indices()
-        logits = self._validation_logits(networks)
-        offsets = class_offsets(self._data.class_counts, config.class_offset_power, malignant)
+        logits = self._held_out_logits(networks)
+        offsets = class_offsets(self._learned_counts, config.class_offset_power, malignant)
         calibration = fit_calibration(
             logits, self._labels, malignant, class_offsets=offsets, platt=config.calibrate_malignant
         )
         probabilities = apply(logits, calibration, malignant)
+        p_malignant = probabilities[:, list(malignant)].sum(axis=1)
         point = choose_threshold(
-            probabilities[:, list(malignant)].sum(axis=1),
+            p_malignant,
             np.isin(self._labels, malignant),
             specificity=config.operating_specificity,
         )
@@ -290,12 +320,25 @@ class _Run:
             np.log(np.maximum(probabilities, _SMALLEST)), self._labels, config.taxonomy
         )
         summary = self._summary(networks, figures, calibration, point)
+        names = [name for fold in self._folds for name in fold.isic_ids]
+        scores = score_table(names, probabilities, p_malignant)
+        write_scores(self._store, f"{self._prefix}validation.parquet", scores)
         self._leave(summary)
         return summary
 
-    def _validation_logits(self, networks: "Sequence[keras.Model]") -> NDArray[np.float32]:
-        model = averaged_logits(networks, self._config.views)
-        return predict_logits(model, self._val_shards)
+    def _held_out_logits(self, networks: "Sequence[keras.Model]") -> NDArray[np.float32]:
+        """Score the images of each fold with the networks that did not learn from it."""
+        logits = []
+        for number, fold in enumerate(self._folds):
+            judged = [each for i, each in enumerate(networks) if self._fold_of(i) == number]
+            model = averaged_logits(judged, self._config.views)
+            logits.append(predict_logits(model, fold.shards))
+        return np.concatenate(logits)
+
+    @property
+    def _learned_counts(self) -> tuple[int, ...]:
+        """Return the images of each class that some network learned from."""
+        return self._counts(self._folds if self._folds[1:] else ())
 
     def _export(
         self,
@@ -306,7 +349,7 @@ class _Run:
         metadata = self._metadata(calibration, point)
         folder = self._folder / "model"
         export(networks, metadata, folder)
-        add_twin(folder, first_images(self._val_shards, _COMPARED_IMAGES))
+        add_twin(folder, first_images(self._folds[0].shards, _COMPARED_IMAGES))
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             self._store.put_file(f"{self._model_prefix}{path.relative_to(folder)}", path)
 
@@ -325,7 +368,7 @@ class _Run:
             preprocessing=data.preprocessing,
             dataset=data.dataset,
             dataset_fingerprint=data.dataset_fingerprint,
-            class_counts=dict(zip(LESION_CLASSES, data.class_counts, strict=True)),
+            class_counts=dict(zip(LESION_CLASSES, self._learned_counts, strict=True)),
             training_fingerprint=self._name,
             network=spec.as_plain(),
             initial_weights=spec.weights,

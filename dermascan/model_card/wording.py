@@ -68,11 +68,13 @@ METRICS = (
         "difference in ROC AUC is DeLong's. Nothing is corrected for the number of comparisons."
     ),
     (
-        "Of each network the epoch with the highest ROC AUC, malignant against benign, on "
-        "validation images was kept, of equal ones the first. Temperature, slope and offset of "
-        "p_malignant and thresholds were fitted on validation images too, class offsets from the "
-        "numbers of training images. All other settings were fixed before training, which does "
-        "not search for any."
+        "Of each network the epoch with the lowest loss on validation images was kept, of equal "
+        "ones the first. Temperature, slope and offset of p_malignant and thresholds were fitted "
+        "on validation images too, class offsets from the numbers of images learned from. Networks "
+        "of an ensemble learn from validation images as well, but for a fold that each leaves out "
+        "(cross-fitting): for these choices, an image was only scored by networks that had not "
+        "learned from it. All other settings were fixed before training, which does not search "
+        "for any."
     ),
     (
         "One choice is made on test images: the gate's, whether a model is published. Of several "

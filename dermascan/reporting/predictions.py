@@ -23,7 +23,7 @@ REJECTED_LIMIT = 500
 PICTURE_BYTES_LIMIT = 2 * 1024 * 1024
 SHOWN_NAME_LENGTH = 96
 NO_REFERENCE = (
-    "Not known: this model version was published without a sample of its validation images, or "
+    "Not known: this model version was published without a sample of its test images, or "
     "with one too small to compare with, or none of these images was scored."
 )
 

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import dermascan.walkthrough
 from dermascan.acceptance.results import BEGIN, END
-from dermascan.assessment.score_tables import read_scores, write_scores
 from dermascan.cli import app
 from dermascan.layout import DatasetKeys, TrainingKeys
+from dermascan.scores import read_scores, write_scores
 
 IMAGES = 24
 

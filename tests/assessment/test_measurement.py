@@ -17,12 +17,7 @@ from dermascan.assessment.measurement import (
     run_metrics,
     skin_tones,
 )
-from dermascan.assessment.score_tables import (
-    SplitRecords,
-    read_scores,
-    score_originals,
-    score_split,
-)
+from dermascan.assessment.score_tables import SplitRecords, score_originals, score_split
 from dermascan.drift.features import decode_reference
 from dermascan.errors import InputError
 from dermascan.evaluation import Estimate, Evaluation, evaluate
@@ -38,6 +33,7 @@ from dermascan.isic.synthetic import write_archive
 from dermascan.layout import TrainingKeys
 from dermascan.learning.network import NetworkSpec, build_network
 from dermascan.model.savedmodel import ModelMetadata, Scorer, export, load_scorer
+from dermascan.scores import read_scores, write_scores
 from dermascan.storage import Store
 from dermascan.validation import validate
 
@@ -107,6 +103,10 @@ def evaluated(storage_settings, tmp_path_factory) -> Evaluated:
     model = export_untrained(folder / "model")
     for path in (path for path in model.rglob("*") if path.is_file()):
         store.put_file(f"{TrainingKeys(TRAINING).model}{path.relative_to(model)}", path)
+    records = SplitRecords.fetch(store, examples, "val", folder)
+    write_scores(
+        store, TrainingKeys(TRAINING).validation_scores, score_split(records, load_scorer(model))
+    )
     return Evaluated(store, examples, model, evaluate_model(store, examples, TRAINING, SMALL))
 
 
@@ -120,9 +120,10 @@ def test_evaluation_is_of_the_test_split_with_the_models_threshold_and_temperatu
 
 
 def test_evaluation_takes_the_thresholds_of_operating_points_from_validation(evaluated):
-    validation = read_scores(evaluated.store, evaluated.keys.validation_scores)
-    expected = read_split(evaluated.store, evaluated.examples, "val")
-    assert set(validation["isic_id"]) == set(expected["isic_id"])
+    scores = read_scores(evaluated.store, evaluated.keys.validation_scores)
+    known = read_split(evaluated.store, evaluated.examples, "val")
+    validation = known.merge(scores, on="isic_id", validate="1:1")
+    assert len(validation) == len(known) == len(scores)
     given = evaluate(evaluated.scores, 0.43, validation=validation).operating_points
     assert any(point.threshold is not None for point in given)
     assert evaluated.evaluation.operating_points == given
@@ -167,11 +168,9 @@ def test_evaluation_leaves_a_gallery_with_overlays_and_credit(evaluated):
     assert "(CC-0)" in gallery.credit
 
 
-def test_evaluation_leaves_a_sample_of_validation_images_to_compare_batches_with(
-    evaluated, tmp_path
-):
+def test_evaluation_leaves_a_sample_of_test_images_to_compare_batches_with(evaluated, tmp_path):
     reference = decode_reference(evaluated.store.get(evaluated.keys.reference))
-    records = SplitRecords.fetch(evaluated.store, evaluated.examples, "val", tmp_path)
+    records = SplitRecords.fetch(evaluated.store, evaluated.examples, "test", tmp_path)
     images = np.stack([record.image for record in records])
     scores = load_scorer(evaluated.model).score(images)
     expected = reference.features(images, scores.embedding)

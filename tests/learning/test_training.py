@@ -22,7 +22,9 @@ from dermascan.learning.training import (
 from dermascan.model.loading import load_fastest
 from dermascan.model.savedmodel import load_scorer
 from dermascan.model.twin import read_record
-from dermascan.records import Record, write_records
+from dermascan.records import Record, read_records, write_records
+from dermascan.scores import read_scores
+from dermascan.taxonomy import LESION_CLASSES
 
 SIZE = ImageSize(16, 24)
 CONFIG = TrainingConfig(
@@ -151,6 +153,49 @@ def test_train_of_an_ensemble_when_killed_in_the_second_network_ends_as_if_undis
     twin = load_fastest(folder)
     assert twin.runtime.startswith("ONNX Runtime")
     assert twin.explain(coloured(4, 3, RANDOM)).shape == (3, 2, 3, 7)
+
+
+def ids_in(paths):
+    return [record.isic_id for path in paths for record in read_records(path, packed=False)]
+
+
+def test_train_judges_each_fold_by_the_networks_that_did_not_learn_from_it(
+    store, data, tmp_path, monkeypatch
+):
+    learned, judged, joined = [], [], []
+    fitting, averaged = training.Fitting, training.averaged_logits
+
+    def fit(job):
+        paths = [path for path in job.train_shards.paths if path.parent.name == "folds"]
+        learned.append(set(ids_in(paths)))
+        judged.append(ids_in(job.val_shards.paths))
+        assert sum(job.class_counts) == 40 + len(learned[-1])
+        return fitting(job)
+
+    def join(networks, views):
+        joined.append(list(networks))
+        return averaged(networks, views)
+
+    monkeypatch.setattr(training, "Fitting", fit)
+    monkeypatch.setattr(training, "averaged_logits", join)
+    config = CONFIG.model_copy(update={"members": 4, "epochs": 1, "validation_folds": 2})
+
+    summary = train(store, config, data, "t/")
+
+    names = {f"ISIC_{i:07d}" for i in range(18)}
+    assert all(not (one & set(other)) for one, other in zip(learned, judged, strict=True))
+    assert all(one | set(other) == names for one, other in zip(learned, judged, strict=True))
+    assert judged[0] == judged[1]
+    assert judged[2] == judged[3]
+    assert [len(networks) for networks in joined] == [2, 2]
+    assert not {id(each) for each in joined[0]} & {id(each) for each in joined[1]}
+    scores = read_scores(store, "t/validation.parquet")
+    assert scores["isic_id"].tolist() == judged[0] + judged[2]
+    assert summary.val_images == 18
+    folder = fetch_model(store, summary, tmp_path)
+    assert load_scorer(folder).metadata.class_counts == {
+        name: 29 if name in {"mel", "nv"} else 0 for name in LESION_CLASSES
+    }
 
 
 def fetch_model(store, summary, folder):
