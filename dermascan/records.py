@@ -47,7 +47,6 @@ FEATURES: tuple[tuple[str, FeatureKind], ...] = (
     (GROUP, "bytes"),
     (SHA256, "bytes"),
 )
-COMPRESSION = "GZIP"  # as tf.data.TFRecordDataset calls it
 
 # Pixels hardly compress: higher levels take several times longer to save a few percent.
 _COMPRESSION_LEVEL = 1

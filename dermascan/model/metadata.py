@@ -110,7 +110,7 @@ class ModelMetadata(_Frozen):
         encoded_bytes: whether there is a signature that takes image files.
         dataset: name of the training data.
         dataset_fingerprint: names their manifest.
-        class_counts: training images of each class; empty if not recorded.
+        class_counts: images of each class that networks learned from; empty if not recorded.
         training_fingerprint: names the run that made it.
         network: architecture and initial weights.
         initial_weights: where the weights came from that training began with.
