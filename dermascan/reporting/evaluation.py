@@ -262,7 +262,8 @@ def _learning_charts(history: Sequence[LearningCurve]) -> list[_Chart]:
         ),
         _Chart(
             "Separation on validation",
-            "ROC AUC, malignant against benign. The dot is the epoch that was kept.",
+            "ROC AUC, malignant against benign, of the validation images that a network is judged "
+            "by, which it does not learn from. The dot is the epoch that was kept.",
             figures.learning_scores(history),
         ),
     ]
