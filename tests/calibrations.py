@@ -17,4 +17,5 @@ calibrations = st.builds(
     class_offsets=st.one_of(st.just(()), st.tuples(*[st.floats(-4, 4)] * 7)),
     malignant_slope=st.floats(0.3, 3),
     malignant_offset=st.floats(-3, 3),
+    benign_slope=st.none() | st.floats(0.3, 3),
 )

@@ -173,10 +173,11 @@ def _report_facts(metadata: ModelMetadata, training: str) -> tuple[tuple[str, st
 
 def _calibration_facts(calibration: Calibration) -> tuple[tuple[str, str], ...]:
     offsets = ", ".join(f"{offset:.3f}" for offset in calibration.class_offsets) or "none"
-    line = f"{calibration.malignant_slope:.3f}, {calibration.malignant_offset:.3f}"
+    malignant, benign = calibration.slopes
+    line = f"{malignant:.3f}, {benign:.3f}, {calibration.malignant_offset:.3f}"
     return (
         ("Temperature", f"{calibration.temperature:.3f} (fitted on validation)"),
-        ("Slope and offset of p_malignant", f"{line} (1 and 0 change nothing)"),
+        ("Slopes and offset of p_malignant", f"{line} (1, 1 and 0 change nothing)"),
         ("Class offsets, from training images", offsets),
     )
 

@@ -62,8 +62,8 @@ class TrainingConfig(BaseModel):
         views: of each image that the exported model looks at, and averages.
         class_offset_power: how far rarer classes are favoured among those of their group,
             malignant or benign, when probabilities are made; 0 not at all, 1 as if equally common.
-        calibrate_malignant: fit slope and offset of the malignant log-odds on validation, besides
-            the temperature.
+        calibrate_malignant: fit slopes and offset of `p_malignant` on validation, besides the
+            temperature.
         operating_specificity: specificity on validation at which the threshold is put; None for
             the threshold with the highest sum of sensitivity and specificity.
         precision: `float32`; `mixed_bfloat16`, with weights kept in float32; or `auto`, the

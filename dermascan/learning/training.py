@@ -306,7 +306,11 @@ class _Run:
         logits = self._held_out_logits(networks)
         offsets = class_offsets(self._learned_counts, config.class_offset_power, malignant)
         calibration = fit_calibration(
-            logits, self._labels, malignant, class_offsets=offsets, platt=config.calibrate_malignant
+            logits,
+            self._labels,
+            malignant,
+            class_offsets=offsets,
+            malignant=config.calibrate_malignant,
         )
         probabilities = apply(logits, calibration, malignant)
         p_malignant = probabilities[:, list(malignant)].sum(axis=1)

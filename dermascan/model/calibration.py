@@ -24,6 +24,7 @@ _NEWTON_STEPS = 100
 _NEWTON_TOLERANCE = 1e-9
 _SUFFICIENT_DECREASE = 1e-4
 _RIDGE = 1e-12  # keeps the Hessian invertible where all scores are equal
+_WORTH_A_PARAMETER = 3.84  # chi-squared with one degree of freedom: 95 % lie below
 _SMALLEST = 1e-45  # what is less is 0 in float32
 
 
@@ -34,9 +35,10 @@ class Calibration(BaseModel):
 
     1. Within a group, a class has the share softmax(z + `class_offsets`) over the group's
        classes. This changes which class is likeliest, not the sum of a group.
-    2. p_malignant = sigmoid(`malignant_slope` * m + `malignant_offset`), where m is the
-       log-odds of the malignant group under softmax(z). As the slope is positive, no image
-       overtakes another.
+    2. p_malignant = sigmoid(`malignant_slope` * log q - `benign_slope` * log(1 - q)
+       + `malignant_offset`), where q is the malignant group's share of softmax(z). Of equal
+       slopes that is a line in the log-odds of q; unequal ones bend it, steeper at one end. As
+       both are positive, no image overtakes another.
     3. A class has the probability of its group times its share.
 
     Attributes:
@@ -44,6 +46,7 @@ class Calibration(BaseModel):
         class_offsets: one for each class, in the order of the logits; empty for none.
         malignant_slope: see above.
         malignant_offset: see above.
+        benign_slope: see above; None for that of the malignant.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -52,6 +55,13 @@ class Calibration(BaseModel):
     class_offsets: tuple[float, ...] = ()
     malignant_slope: float = Field(default=1.0, gt=0)
     malignant_offset: float = 0.0
+    benign_slope: float | None = Field(default=None, gt=0)
+
+    @property
+    def slopes(self) -> tuple[float, float]:
+        """Return the slopes of the malignant and of the benign group."""
+        malignant = self.malignant_slope
+        return malignant, malignant if self.benign_slope is None else self.benign_slope
 
 
 @dataclass(frozen=True)
@@ -120,8 +130,7 @@ def apply(
         InputError: one of the two groups has no class, or the offsets are too few or many.
     """
     scaled = np.asarray(logits, np.float64) / calibration.temperature
-    odds = malignant_logit(scaled, malignant_indices)
-    odds = calibration.malignant_slope * odds + calibration.malignant_offset
+    odds = _bent(malignant_logit(scaled, malignant_indices), calibration)
     offsets = _offsets(calibration, scaled.shape[1])
     return _recombined(scaled + offsets, odds, malignant_indices)
 
@@ -140,10 +149,34 @@ def uncalibrated(
         InputError: as `apply`.
     """
     logs = np.log(np.maximum(np.asarray(probabilities, np.float64), _SMALLEST))
-    odds = malignant_logit(logs, malignant_indices) - calibration.malignant_offset
+    odds = _straightened(malignant_logit(logs, malignant_indices), calibration)
     shares = logs - _offsets(calibration, logs.shape[1])
-    tempered = _recombined(shares, odds / calibration.malignant_slope, malignant_indices)
+    tempered = _recombined(shares, odds, malignant_indices)
     return softmax(calibration.temperature * np.log(np.maximum(tempered, _SMALLEST)))
+
+
+def _bent(odds: Floats, calibration: Calibration) -> NDArray[np.float64]:
+    """Return calibrated log-odds (N,) of those before."""
+    malignant, benign = calibration.slopes
+    line: NDArray[np.float64] = _groups_logs(odds) @ (malignant, benign)
+    return line + calibration.malignant_offset
+
+
+def _straightened(odds: Floats, calibration: Calibration) -> NDArray[np.float64]:
+    """Undo `_bent` by Newton's method, which converges: the curve rises and bends one way."""
+    malignant, benign = calibration.slopes
+    found = (np.asarray(odds, np.float64) - calibration.malignant_offset) / malignant
+    for _ in range(_NEWTON_STEPS):
+        share = _sigmoid(found)
+        rise = malignant * (1 - share) + benign * share
+        found -= (_bent(found, calibration) - odds) / rise
+    return found
+
+
+def _groups_logs(odds: Floats) -> NDArray[np.float64]:
+    """Return log q and -log(1 - q), (N, 2), of the malignant group's share q with these odds."""
+    exact = np.asarray(odds, np.float64)
+    return np.column_stack([-np.logaddexp(0.0, -exact), np.logaddexp(0.0, exact)])
 
 
 def _recombined(
@@ -185,7 +218,7 @@ def fit_calibration(
     malignant_indices: Sequence[int],
     *,
     class_offsets: tuple[float, ...] = (),
-    platt: bool = False,
+    malignant: bool = False,
 ) -> Calibration:
     """Fit a calibration on held-out logits: the temperature, then `p_malignant` if asked to.
 
@@ -194,18 +227,20 @@ def fit_calibration(
         labels: int (N,), 0..C-1.
         malignant_indices: columns of the malignant classes, neither none nor all.
         class_offsets: taken over as they are; see `class_offsets`.
-        platt: whether to fit slope and offset of `p_malignant` too.
+        malignant: whether to fit slopes and offset of `p_malignant` too.
     """
     temperature = fit_temperature(logits, labels)
-    slope, offset = 1.0, 0.0
-    if platt:
-        odds = malignant_logit(logits, malignant_indices, temperature)
-        slope, offset = fit_platt(odds, np.isin(labels, malignant_indices))
-    return Calibration(
-        temperature=temperature,
-        class_offsets=class_offsets,
-        malignant_slope=slope,
-        malignant_offset=offset,
+    fitted = Calibration(temperature=temperature, class_offsets=class_offsets)
+    if not malignant:
+        return fitted
+    odds = malignant_logit(logits, malignant_indices, temperature)
+    slope, benign_slope, offset = fit_beta(odds, np.isin(labels, malignant_indices))
+    return fitted.model_copy(
+        update={
+            "malignant_slope": slope,
+            "benign_slope": benign_slope,
+            "malignant_offset": offset,
+        }
     )
 
 
@@ -253,23 +288,64 @@ def fit_platt(log_odds: Floats, malignant: Flags) -> tuple[float, float]:
         groups are apart. Lin, Lin and Weng, Machine Learning 68:267-276, 2007: Newton's method
         with backtracking, and the form of the loss that does not overflow.
     """
-    positives, negatives = int(malignant.sum()), int((~malignant).sum())
-    if not positives or not negatives:
+    if malignant.all() or not malignant.any():
         return 1.0, 0.0
-    targets = np.where(malignant, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    inputs = np.column_stack([np.asarray(log_odds, np.float64), np.ones(len(targets))])
+    inputs = np.column_stack([np.asarray(log_odds, np.float64), np.ones(len(malignant))])
+    positives, negatives = int(malignant.sum()), int((~malignant).sum())
     line = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+    line = _fitted(inputs, _drawn_in(malignant), line)
+    return (float(line[0]), float(line[1])) if line[0] > 0 else (1.0, 0.0)
+
+
+def fit_beta(log_odds: Floats, malignant: Flags) -> tuple[float, float, float]:
+    """Fit the curve that turns log-odds into probabilities of malignancy: a line or a bent one.
+
+    The bent one has a slope for each end. It is taken only where it makes the outcomes so much
+    likelier than the line that chance would do so once in twenty times, for with few images, or
+    scores that lie close together, its second slope is anybody's guess.
+
+    Args:
+        log_odds: (N,) of images that were not trained on, as from `malignant_logit`.
+        malignant: the truth (N,).
+
+    Returns:
+        `malignant_slope`, `benign_slope` and `malignant_offset` of a `Calibration`, both slopes
+        positive and, for a line, equal; (1, 1, 0) where `fit_platt` has nothing to fit.
+
+    Source:
+        Kull, Silva Filho and Flach, Beta calibration, AISTATS 2017. Wilks, The large-sample
+        distribution of the likelihood ratio, Ann. Math. Stat. 9:60-62, 1938.
+    """
+    slope, offset = fit_platt(log_odds, malignant)
+    if malignant.all() or not malignant.any():
+        return slope, slope, offset
+    inputs = np.column_stack([_groups_logs(log_odds), np.ones(len(malignant))])
+    targets, line = _drawn_in(malignant), np.array([slope, slope, offset])
+    curve = _fitted(inputs, targets, line)
+    gained = _sigmoid_loss(inputs @ line, targets) - _sigmoid_loss(inputs @ curve, targets)
+    chosen = curve if curve[:2].min() > 0 and 2 * gained > _WORTH_A_PARAMETER else line
+    return float(chosen[0]), float(chosen[1]), float(chosen[2])
+
+
+def _drawn_in(malignant: Flags) -> NDArray[np.float64]:
+    """Return Platt's targets: 1 and 0, as if each group had one image more."""
+    positives, negatives = int(malignant.sum()), int((~malignant).sum())
+    return np.where(malignant, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+
+
+def _fitted(inputs: Floats, targets: Floats, line: Floats) -> Floats:
+    """Find the coefficients of `inputs` (N, k) that make `targets` (N,) likeliest."""
     for _ in range(_NEWTON_STEPS):
         gradient = inputs.T @ (_sigmoid(inputs @ line) - targets)
         if np.abs(gradient).max() < _NEWTON_TOLERANCE * len(targets):
             break
         line = _newton_step(inputs, targets, line, gradient)
-    return (float(line[0]), float(line[1])) if line[0] > 0 else (1.0, 0.0)
+    return line
 
 
 def _newton_step(inputs: Floats, targets: Floats, line: Floats, gradient: Floats) -> Floats:
     likely = _sigmoid(inputs @ line)
-    curvature = (inputs * (likely * (1 - likely))[:, None]).T @ inputs + _RIDGE * np.eye(2)
+    curvature = (inputs * (likely * (1 - likely))[:, None]).T @ inputs + _RIDGE * np.eye(len(line))
     direction = np.linalg.solve(curvature, gradient)
     present, length = _sigmoid_loss(inputs @ line, targets), 1.0
     while length > _NEWTON_TOLERANCE:

@@ -88,7 +88,7 @@ class ModelMetadata(_Frozen):
 
     Format 1, which older models have, is read too. It knew neither class offsets nor slope of
     the calibration, neither views nor several networks; its signatures take prepared images
-    only.
+    only. Format 2 is as 3, but has one slope for both groups.
 
     Attributes:
         format: version of this description.
@@ -119,7 +119,7 @@ class ModelMetadata(_Frozen):
         versions: of the software that made it.
     """
 
-    format: Literal[2] = 2
+    format: Literal[2, 3] = 3
     name: str = "dermascan-lesion-classifier"
     description: str = _DESCRIPTION
     intended_use: str = _INTENDED_USE

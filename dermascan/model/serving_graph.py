@@ -81,7 +81,10 @@ def calibrated(
     offsets = np.array(calibration.class_offsets or np.zeros(len(malignant)))
     columns = [np.flatnonzero(malignant), np.flatnonzero(~malignant)]
     sums = [tf.reduce_logsumexp(tf.gather(scaled, group, axis=1), axis=1) for group in columns]
-    odds = calibration.malignant_slope * (sums[0] - sums[1]) + calibration.malignant_offset
+    before = sums[0] - sums[1]
+    rising, falling = calibration.slopes
+    odds = rising * tf.math.log_sigmoid(before) - falling * tf.math.log_sigmoid(-before)
+    odds += calibration.malignant_offset
     shifted = [tf.gather(scaled + offsets, group, axis=1) for group in columns]
     groups = [
         tf.exp(tf.math.log_sigmoid(sign * odds)[:, tf.newaxis] + tf.nn.log_softmax(group))

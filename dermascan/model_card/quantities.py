@@ -116,7 +116,7 @@ def calibration(evaluation: Evaluation) -> tuple[Block, ...]:
     )
     text = (
         f"Fitted on validation images: the temperature, which is {evaluation.temperature:.3f}, and "
-        "the slope and offset of p_malignant that the model's details give."
+        "the slopes and offset of p_malignant that the model's details give."
     )
     head = ("Figure", "Before", "After")
     table = Table("Calibration on the test images", head, rows)

@@ -69,7 +69,7 @@ METRICS = (
     ),
     (
         "Of each network the epoch with the lowest loss on validation images was kept, of equal "
-        "ones the first. Temperature, slope and offset of p_malignant and thresholds were fitted "
+        "ones the first. Temperature, slopes and offset of p_malignant and thresholds were fitted "
         "on validation images too, class offsets from the numbers of images learned from. Networks "
         "of an ensemble learn from validation images as well, but for a fold that each leaves out "
         "(cross-fitting): for these choices, an image was only scored by networks that had not "

@@ -189,7 +189,7 @@ def _calibration_charts(evaluation: Evaluation) -> list[_Chart]:
                 "After calibration",
                 (
                     "The model's scores. Fitted on validation images: temperature "
-                    f"{evaluation.temperature:.3f}, slope and offset of the score's log-odds."
+                    f"{evaluation.temperature:.3f}, slopes and offset of the score's log-odds."
                 ),
                 evaluation.calibrated,
             ),

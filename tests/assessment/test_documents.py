@@ -57,11 +57,12 @@ def test_report_shows_the_whole_calibration(evaluated):
         class_offsets=(0.5, 0.25, 0, 1.125, 0, 0, 0.75),
         malignant_slope=1.234,
         malignant_offset=-0.567,
+        benign_slope=0.891,
     )
     described = metadata().model_copy(update={"calibration": calibration})
     evaluated.put(KEYS.model + METADATA_FILE, described.model_dump_json().encode())
     words = report(evaluated).words
-    for shown in ("0.871", "1.234, -0.567", "0.500, 0.250, 0.000, 1.125"):
+    for shown in ("0.871", "1.234, 0.891, -0.567", "0.500, 0.250, 0.000, 1.125"):
         assert shown in words
 
 

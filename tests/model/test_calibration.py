@@ -14,6 +14,7 @@ from dermascan.model.calibration import (
     choose_threshold,
     class_offsets,
     cross_entropy,
+    fit_beta,
     fit_calibration,
     fit_platt,
     fit_temperature,
@@ -120,7 +121,10 @@ def test_apply_gives_distributions_whose_malignant_share_is_the_sigmoid(logits, 
     probabilities = apply(logits, calibration, MALIGNANT)
 
     odds = malignant_logit(logits, MALIGNANT, calibration.temperature)
-    odds = calibration.malignant_slope * odds + calibration.malignant_offset
+    share = 1 / (1 + np.exp(-odds))
+    benign_slope = calibration.benign_slope or calibration.malignant_slope
+    odds = calibration.malignant_slope * np.log(share) + benign_slope * np.log1p(np.exp(odds))
+    odds += calibration.malignant_offset
     risk = probabilities[:, MALIGNANT].sum(axis=1)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-12)
     np.testing.assert_allclose(risk, 1 / (1 + np.exp(-odds)), atol=1e-12)
@@ -161,7 +165,14 @@ def test_apply_when_offsets_do_not_fit_the_classes_refuses():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": 0}, {"malignant_slope": -1}, {"malignant_offset": np.nan}, {"t": 1}]
+    "wrong",
+    [
+        {"temperature": 0},
+        {"malignant_slope": -1},
+        {"benign_slope": 0},
+        {"malignant_offset": np.nan},
+        {"t": 1},
+    ],
 )
 def test_calibration_when_a_part_makes_no_sense_refuses(wrong):
     with pytest.raises(ValidationError):
@@ -209,6 +220,43 @@ def test_fit_platt_when_there_is_nothing_to_learn_from_is_the_identity(malignant
     assert fit_platt(np.array([-1.0, 0.0, 1.0]), np.array(malignant)) == (1.0, 0.0)
 
 
+def drawn_by(curve, images):
+    random = np.random.default_rng(5)
+    log_odds = random.normal(-1, 2.5, images)
+    return log_odds, random.random(images) < 1 / (1 + np.exp(-curve(log_odds)))
+
+
+def test_fit_beta_when_labels_follow_a_bent_curve_finds_both_slopes():
+    def curve(odds):
+        return 1.4 * -np.log1p(np.exp(-odds)) + 0.6 * np.log1p(np.exp(odds)) + 0.3
+
+    assert fit_beta(*drawn_by(curve, 200_000)) == pytest.approx((1.4, 0.6, 0.3), abs=0.05)
+
+
+def test_fit_beta_when_labels_follow_a_line_keeps_platts():
+    log_odds, malignant = drawn_by(lambda odds: 0.8 * odds - 0.5, 2_000)
+
+    slope, benign_slope, offset = fit_beta(log_odds, malignant)
+
+    assert slope == benign_slope
+    assert (slope, offset) == fit_platt(log_odds, malignant)
+
+
+def test_fit_beta_of_few_images_does_not_bend():
+    log_odds, malignant = np.array([-2.0, -1.0, 0.0, 1.0]), np.array([0, 1, 0, 1], bool)
+
+    slope, benign_slope, _ = fit_beta(log_odds, malignant)
+
+    assert slope == benign_slope > 0
+
+
+@pytest.mark.parametrize(
+    "malignant", [[False, False, False], [True, True, True], [True, False, False]]
+)
+def test_fit_beta_when_there_is_nothing_to_learn_from_is_the_identity(malignant):
+    assert fit_beta(np.array([-1.0, 0.0, 1.0]), np.array(malignant)) == (1.0, 1.0, 0.0)
+
+
 def test_class_offsets_are_powers_of_the_prior_within_the_group():
     offsets = class_offsets((10, 20, 40, 5, 80, 400, 0), 0.5, MALIGNANT)
 
@@ -220,10 +268,10 @@ def test_fit_calibration_fits_temperature_first_and_the_line_on_top():
     logits, labels = drawn(2.5)
 
     plain = fit_calibration(logits, labels, MALIGNANT)
-    fitted = fit_calibration(logits, labels, MALIGNANT, class_offsets=(1.0,) * 7, platt=True)
+    fitted = fit_calibration(logits, labels, MALIGNANT, class_offsets=(1.0,) * 7, malignant=True)
 
     assert plain == Calibration(temperature=fit_temperature(logits, labels))
     assert fitted.temperature == plain.temperature
     assert fitted.class_offsets == (1.0,) * 7
-    assert fitted.malignant_slope == pytest.approx(1, abs=0.05)
+    assert fitted.slopes == pytest.approx((1, 1), abs=0.05)
     assert fitted.malignant_offset == pytest.approx(0, abs=0.05)

@@ -71,7 +71,7 @@ def test_read_metadata_gives_back_what_was_written(tmp_path):
 def test_metadata_on_disk_names_the_classes_in_order_and_the_preprocessing_plainly():
     plain = json.loads(METADATA.model_dump_json())
 
-    assert plain["format"] == 2
+    assert plain["format"] == 3
     assert plain["classes"] == ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
     assert set(plain["class_names"]) == set(plain["classes"])
     assert plain["preprocessing"] == PREPROCESSING.as_plain()
@@ -99,7 +99,16 @@ def test_metadata_of_format_1_when_written_again_is_of_the_present_format():
     metadata = ModelMetadata.model_validate_json(FORMAT_1)
 
     assert ModelMetadata.model_validate_json(metadata.model_dump_json()) == metadata
-    assert metadata.format == 2
+    assert metadata.format == 3
+
+
+def test_metadata_of_format_2_is_read_with_one_slope_for_both_groups():
+    plain = json.loads(METADATA.model_dump_json()) | {"format": 2}
+    del plain["calibration"]["benign_slope"]
+
+    metadata = ModelMetadata.model_validate(plain)
+
+    assert metadata.calibration.slopes == (0.9, 0.9)
 
 
 def test_read_metadata_when_nothing_was_exported_says_so(tmp_path):
@@ -114,7 +123,7 @@ def test_read_metadata_when_nothing_was_exported_says_so(tmp_path):
         "{}",
         "[]",
         '{"threshold": 2}',
-        METADATA.model_dump_json().replace('"format":2', '"format":3'),
+        METADATA.model_dump_json().replace('"format":3', '"format":4'),
         METADATA.model_dump_json().replace("24x32", "24"),
         FORMAT_1.replace("0.19943903375477534", "0"),
     ],

@@ -29,6 +29,7 @@ OF_TWO = METADATA.model_copy(
             temperature=0.2,
             class_offsets=(0.5, -0.5, 1.0, 0.0, 0.25, -1.0, 2.0),
             malignant_slope=1.5,
+            benign_slope=0.7,
             malignant_offset=-0.5,
         ),
     }
