@@ -92,9 +92,9 @@ def _checkpoints(store: Store, keys: set[str]) -> Iterator[str]:
 def _trainings(store: Store, keys: set[str]) -> Iterator[str]:
     """Each marker of something complete comes after all that it completes."""
     model = ("saved_model.pb", "metadata.json", "variables/variables.index")
-    evaluation = ("scores.parquet", "validation.parquet", "gallery.parquet", "examples.json")
+    evaluation = ("scores.parquet", "gallery.parquet", "examples.json")
     wanted = {
-        "DONE.json": ("history.json", *(f"model/{name}" for name in model)),
+        "DONE.json": ("history.json", "validation.parquet", *(f"model/{name}" for name in model)),
         "evaluation/evaluation.json": tuple(f"evaluation/{name}" for name in evaluation),
     }
     documents = ("report.html", "card.html", "card.md")
