@@ -256,8 +256,8 @@ def _learning_charts(history: Sequence[LearningCurve]) -> list[_Chart]:
     charts = [
         _Chart(
             "Loss",
-            "Training loss has weights, augmentation and smoothing in it, validation loss does "
-            "not: compare their courses, not their heights.",
+            "Training loss has augmentation, smoothing and class weights, if any, in it, which "
+            "validation loss has not: compare their courses, not their heights.",
             figures.learning_losses(history),
         ),
         _Chart(
