@@ -16,21 +16,28 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dermascan.assessment.score_tables import with_metadata
 from dermascan.errors import InputError
+from dermascan.evaluation import evaluate, figure
 from dermascan.example_set import ExampleSet, preprocess, split
 from dermascan.experiment import train_examples
 from dermascan.imaging import ImageSize, Preprocessing
+from dermascan.layout import TrainingKeys
 from dermascan.learning.training import TrainingConfig, TrainingSummary
+from dermascan.scores import read_scores
 from dermascan.storage import Store
 
 logger = logging.getLogger(__name__)
 
 _FIGURES = {
-    "ROC AUC": "val_malignant_auc",
-    "balanced accuracy": "val_balanced_accuracy",
-    "accuracy": "val_accuracy",
-    "loss": "val_loss",
+    "ROC AUC": "malignant.roc_auc",
+    "sensitivity at 90 % specificity": "malignant.sensitivity_at_90_specificity",
+    "melanoma ROC AUC": "classes.mel.roc_auc",
+    "balanced accuracy": "balanced_accuracy",
+    "accuracy": "accuracy",
 }
+_LOSS = "loss"
+_RESAMPLES = 2  # no interval is shown
 
 
 class Variant(BaseModel):
@@ -91,11 +98,19 @@ class AblationPlan(BaseModel):
 
 @dataclass(frozen=True)
 class AblationRun:
-    """One training of a variant."""
+    """One training of a variant.
+
+    Attributes:
+        variant: its name.
+        seed: of the training.
+        summary: what the training left.
+        figures: by name, on the calibrated scores of the validation images; None where undefined.
+    """
 
     variant: str
     seed: int
     summary: TrainingSummary
+    figures: Mapping[str, float | None]
 
 
 def run(store: Store, dataset: str, plan: AblationPlan, suites: Path) -> Iterator[AblationRun]:
@@ -115,29 +130,45 @@ def run(store: Store, dataset: str, plan: AblationPlan, suites: Path) -> Iterato
             config = plan.config(variant, seed)
             summary = train_examples(store, examples, config, None, "ablation")
             _forget_networks()
-            yield AblationRun(variant.name, seed, summary)
+            figures = _figures(store, examples, config, summary)
+            yield AblationRun(variant.name, seed, summary, figures)
 
 
 def table(runs: Sequence[AblationRun]) -> str:
     """Return mean and standard deviation over the seeds of each variant, as Markdown."""
+    names = [*_FIGURES, _LOSS]
     lines = [
-        "| variant | runs | " + " | ".join(_FIGURES) + " | minutes |",
-        "|---" * (len(_FIGURES) + 3) + "|",
+        "| variant | runs | " + " | ".join(names) + " | minutes |",
+        "|---" * (len(names) + 3) + "|",
     ]
-    for name in dict.fromkeys(run.variant for run in runs):
-        of_variant = [run.summary for run in runs if run.variant == name]
-        cells = [_spread(of_variant, figure) for figure in _FIGURES.values()]
-        minutes = mean(summary.seconds for summary in of_variant) / 60
-        lines.append(f"| {name} | {len(of_variant)} | {' | '.join(cells)} | {minutes:.1f} |")
+    for variant in dict.fromkeys(run.variant for run in runs):
+        of_variant = [run for run in runs if run.variant == variant]
+        cells = [_spread([run.figures[name] for run in of_variant]) for name in names]
+        minutes = mean(run.summary.seconds for run in of_variant) / 60
+        lines.append(f"| {variant} | {len(of_variant)} | {' | '.join(cells)} | {minutes:.1f} |")
     return "\n".join(lines) + "\n"
 
 
-def _spread(summaries: Sequence[TrainingSummary], figure: str) -> str:
-    values = [getattr(summary.validation, figure) for summary in summaries]
-    if None in values:
+def _figures(
+    store: Store, examples: ExampleSet, config: TrainingConfig, summary: TrainingSummary
+) -> dict[str, float | None]:
+    scores = read_scores(store, TrainingKeys(summary.fingerprint).validation_scores)
+    evaluation = evaluate(
+        with_metadata(store, examples, "val", scores),
+        summary.threshold,
+        taxonomy=config.taxonomy,
+        resamples=_RESAMPLES,
+    )
+    figures = {name: figure(evaluation, path) for name, path in _FIGURES.items()}
+    return figures | {_LOSS: summary.validation.val_loss}
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    defined = [value for value in values if value is not None]
+    if len(defined) < len(values):
         return "n/a"
-    spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{mean(values):.4f}{spread}"
+    spread = f" ± {stdev(defined):.4f}" if len(defined) > 1 else ""
+    return f"{mean(defined):.4f}{spread}"
 
 
 def _examples(store: Store, dataset: str, size: ImageSize, suites: Path) -> ExampleSet:

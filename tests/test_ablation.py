@@ -24,15 +24,19 @@ variants:
 """
 
 
-def summary_of(auc, seconds=60.0):
-    figures = ValidationFigures(
+def run_of(variant, seed, auc, seconds=60.0):
+    validation = ValidationFigures(
         val_loss=0.5, val_accuracy=0.8, val_balanced_accuracy=0.7, val_malignant_auc=auc
     )
-    return TrainingSummary(
+    summary = TrainingSummary(
         fingerprint="f", model_prefix="m/", history_key="h", train_images=1, val_images=1,
-        parameters=1, seconds=seconds, best=(), validation=figures, temperature=1, threshold=0.5,
+        parameters=1, seconds=seconds, best=(), validation=validation, temperature=1, threshold=0.5,
         sensitivity=None, specificity=None,
     )  # fmt: skip
+    names = ("sensitivity at 90 % specificity", "melanoma ROC AUC", "balanced accuracy", "accuracy")
+    return AblationRun(
+        variant, seed, summary, {"ROC AUC": auc, "loss": 0.5} | dict.fromkeys(names, 0.7)
+    )
 
 
 def write(folder, text):
@@ -56,6 +60,10 @@ def test_run_trains_each_variant_with_each_seed_once(store, tmp_path, caplog):
     ]
     assert len({r.summary.fingerprint for r in first}) == 6
     assert again == first
+    for each in first:
+        validation, figures = each.summary.validation, each.figures
+        assert figures["ROC AUC"] == pytest.approx(validation.val_malignant_auc, abs=1e-4)
+        assert figures["accuracy"] == pytest.approx(validation.val_accuracy, abs=1e-4)
     assert not [r for r in caplog.records if "epoch" in r.getMessage()]
 
 
@@ -92,9 +100,9 @@ def test_plan_when_something_is_misspelt_names_it(tmp_path, change, named):
 
 def test_table_shows_mean_and_spread_over_seeds_and_minutes():
     runs = [
-        AblationRun("a", 0, summary_of(0.90)),
-        AblationRun("b", 0, summary_of(None, 120)),
-        AblationRun("a", 1, summary_of(0.92, 180)),
+        run_of("a", 0, 0.90),
+        run_of("b", 0, None, 120),
+        run_of("a", 1, 0.92, 180),
     ]
 
     rows = table(runs).splitlines()

@@ -13,7 +13,12 @@ import pandas as pd
 from pydantic import ValidationError
 
 from dermascan.assessment.gallery import make_gallery, write_gallery
-from dermascan.assessment.score_tables import SplitRecords, before_calibration, score_split
+from dermascan.assessment.score_tables import (
+    SplitRecords,
+    before_calibration,
+    score_split,
+    with_metadata,
+)
 from dermascan.dataset import decode_manifest
 from dermascan.drift.features import Reference, ReferenceMaker, encode_reference
 from dermascan.evaluation import Evaluation, ExplanationCheck, Robustness, evaluate, figure
@@ -27,7 +32,7 @@ from dermascan.evaluation.corruption import (
 from dermascan.evaluation.efficiency import measure_efficiency
 from dermascan.evaluation.explanation import check_explanations, randomised_activation
 from dermascan.evaluation.schema import EVALUATION_VERSION
-from dermascan.example_set import ExampleSet, read_split
+from dermascan.example_set import ExampleSet
 from dermascan.layout import DatasetKeys, TrainingKeys
 from dermascan.model.savedmodel import ModelMetadata, Scorer, load_scorer
 from dermascan.scores import read_scores, write_scores
@@ -134,9 +139,9 @@ def evaluate_model(
         sample = ReferenceMaker()
         test = SplitRecords.fetch(store, examples, "test", folder)
         scores = score_split(test, scorer, sample.add)
-        scored = _with_metadata(store, examples, "test", scores)
+        scored = with_metadata(store, examples, "test", scores)
         chosen_by = read_scores(store, keys.validation_scores)
-        validation = _with_metadata(store, examples, "val", chosen_by)
+        validation = with_metadata(store, examples, "val", chosen_by)
         table = _with_image_facts(store, examples, scored, skin_tones(scorer.metadata, test))
         subject = _Subject(scorer, model, test, table)
         evaluation = _measured(subject, validation, examples.dataset, plan)
@@ -189,12 +194,6 @@ def _leave_reference(store: Store, keys: TrainingKeys, reference: Reference | No
     """Keep what later batches are compared with, see `dermascan.drift`."""
     if reference is not None:
         store.put(keys.reference, encode_reference(reference))
-
-
-def _with_metadata(
-    store: Store, examples: ExampleSet, split: str, scores: pd.DataFrame
-) -> pd.DataFrame:
-    return read_split(store, examples, split).merge(scores, on="isic_id", validate="1:1")
 
 
 def _with_image_facts(

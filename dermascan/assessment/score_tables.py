@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermascan.errors import InputError
-from dermascan.example_set import ExampleSet
+from dermascan.example_set import ExampleSet, read_split
 from dermascan.model.calibration import uncalibrated
 from dermascan.model.savedmodel import ModelMetadata, Scorer
 from dermascan.preprocess import ImageRow, prepared_records
@@ -117,6 +117,17 @@ def score_originals(store: Store, table: pd.DataFrame, scorer: Scorer) -> pd.Dat
     rows = [ImageRow(*values) for values in table[list(ROW_COLUMNS)].itertuples(index=False)]
     records = prepared_records(store, rows, scorer.metadata.preprocessing)
     return _scored(tracked(records, logger, "original images", len(rows)), scorer)
+
+
+def with_metadata(
+    store: Store, examples: ExampleSet, split: str, scores: pd.DataFrame
+) -> pd.DataFrame:
+    """Join the scores of a split's images with what is known of them.
+
+    Returns:
+        As `evaluation.evaluate` takes it, in `isic_id` order.
+    """
+    return read_split(store, examples, split).merge(scores, on="isic_id", validate="1:1")
 
 
 def before_calibration(table: pd.DataFrame, metadata: ModelMetadata) -> pd.DataFrame:
