@@ -36,7 +36,6 @@ _FIGURES = {
     "balanced accuracy": "balanced_accuracy",
     "accuracy": "accuracy",
 }
-_LOSS = "loss"
 _RESAMPLES = 2  # no interval is shown
 
 
@@ -136,14 +135,13 @@ def run(store: Store, dataset: str, plan: AblationPlan, suites: Path) -> Iterato
 
 def table(runs: Sequence[AblationRun]) -> str:
     """Return mean and standard deviation over the seeds of each variant, as Markdown."""
-    names = [*_FIGURES, _LOSS]
     lines = [
-        "| variant | runs | " + " | ".join(names) + " | minutes |",
-        "|---" * (len(names) + 3) + "|",
+        "| variant | runs | " + " | ".join(_FIGURES) + " | minutes |",
+        "|---" * (len(_FIGURES) + 3) + "|",
     ]
     for variant in dict.fromkeys(run.variant for run in runs):
         of_variant = [run for run in runs if run.variant == variant]
-        cells = [_spread([run.figures[name] for run in of_variant]) for name in names]
+        cells = [_spread([run.figures[name] for run in of_variant]) for name in _FIGURES]
         minutes = mean(run.summary.seconds for run in of_variant) / 60
         lines.append(f"| {variant} | {len(of_variant)} | {' | '.join(cells)} | {minutes:.1f} |")
     return "\n".join(lines) + "\n"
@@ -159,8 +157,7 @@ def _figures(
         taxonomy=config.taxonomy,
         resamples=_RESAMPLES,
     )
-    figures = {name: figure(evaluation, path) for name, path in _FIGURES.items()}
-    return figures | {_LOSS: summary.validation.val_loss}
+    return {name: figure(evaluation, path) for name, path in _FIGURES.items()}
 
 
 def _spread(values: Sequence[float | None]) -> str:
