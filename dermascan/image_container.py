@@ -153,13 +153,14 @@ def _description(data: bytes) -> str:
 _SOI, _EOI, _SOS, _TEM, _COM = 0xD8, 0xD9, 0xDA, 0x01, 0xFE
 _APP0, _APP1, _APP14 = 0xE0, 0xE1, 0xEE
 _DHT, _JPG, _DAC = 0xC4, 0xC8, 0xCC
-_DHP, _EXP = 0xDE, 0xDF
+_HIERARCHICAL = frozenset((0xDE, 0xDF))  # DHP and EXP
 _HUFFMAN_DCT_FRAMES = (0xC0, 0xC1, 0xC2)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, _JPG, _DAC}
 # APP0 (JFIF) and APP14 (Adobe) tell the colour space.
 _LEFT_BEHIND = frozenset(range(0xE0, 0xF0)) - {_APP0, _APP14} | {_COM}
 # A marker, as distinct from a stuffed zero, a fill byte and a restart marker. One fixed
 # length, so that a search takes linear time on any input.
+_MARKERS = frozenset(bytes((0xFF, code)) for code in range(1, 0xFF) if not 0xD0 <= code <= 0xD7)
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
@@ -173,18 +174,19 @@ def _read_jpeg(data: bytes) -> EncodedImage:
     exif = None
     kept = [[0, 2]]  # start and end of what decides pixels, joined where nothing is between
     for marker, start, payload_end, end in _jpeg_segments(data):
-        payload = start + _PAYLOAD_OFFSET
-        if marker in (_DHP, _EXP):
-            raise ImageRefusedError("unsupported_format", "hierarchical JPEG")
-        if marker in _FRAMES:
+        if marker in _LEFT_BEHIND:
+            payload = start + _PAYLOAD_OFFSET
+            if exif is None and marker == _APP1 and data.startswith(_EXIF, payload, payload_end):
+                exif = data[payload + len(_EXIF) : payload_end]
+            continue
+        if marker == _SOS:
+            scans += 1
+        elif marker in _FRAMES:
             if height:
                 raise ImageRefusedError("damaged", "JPEG with two frames")
-            width, height = _jpeg_frame_size(marker, data[payload:payload_end])
-        scans += marker == _SOS
-        if exif is None and marker == _APP1 and data.startswith(_EXIF, payload, payload_end):
-            exif = data[payload + len(_EXIF) : payload_end]
-        if marker in _LEFT_BEHIND:
-            continue
+            width, height = _jpeg_frame_size(marker, data[start + _PAYLOAD_OFFSET : payload_end])
+        elif marker in _HIERARCHICAL:
+            raise ImageRefusedError("unsupported_format", "hierarchical JPEG")
         if kept[-1][1] == start:
             kept[-1][1] = end
         else:
@@ -211,7 +213,8 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
     """
     position = 2
     for _ in range(MAX_PARTS):
-        start = _next_marker(data, position)
+        is_here = data[position : position + 2] in _MARKERS
+        start = position if is_here else _next_marker(data, position)
         marker = data[start + 1]
         position = start + 2
         if marker == _EOI:
