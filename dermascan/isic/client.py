@@ -11,12 +11,12 @@ import re
 import ssl
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -31,6 +31,7 @@ from dermascan import __version__
 from dermascan.errors import InputError, PermanentError, TransientError
 from dermascan.fingerprint import sha256_hex
 from dermascan.isic.digest import contradicted
+from dermascan.isic.division import divide
 from dermascan.isic.records import WHERE_TO_SET, ImageRecord, Page, parse_image, parse_page
 from dermascan.isic.retry import Attempts, Gate, RetryPolicy, retry_after_seconds
 
@@ -43,6 +44,7 @@ MAX_PAGE_BYTES = 64 * 1024 * 1024
 MAX_IMAGE_BYTES = 200 * 1024 * 1024
 WINDOW_BYTES = 256 * 1024 * 1024  # promised bytes that may be in memory at once
 MAX_PAGES_WITHOUT_NEWS = 10
+SEARCHES_AT_ONCE = 10
 MAX_REDIRECTS = 5
 NO_WEB_ADDRESS = "refused: not an http or https address"
 
@@ -173,7 +175,10 @@ class IsicClient:
     def search(
         self, query: str = "", collections: str = "", limit: int | None = None
     ) -> Iterator[ImageRecord]:
-        """Yield each matching image once, fetching a page of 100 at a time.
+        """Yield each matching image once, fetching pages of 100.
+
+        A long search without a limit is cut by identifiers into searches that are made at the same
+        time (`isic.division`); its images come in another order than the archive's.
 
         Args:
             query: in the archive's query language, "" for all.
@@ -192,7 +197,11 @@ class IsicClient:
         promised, page = self._counted_page(_search_parameters(query, collections, size))
         promised = min(promised, limit or promised)
         tally = _Tally()
-        for following in self._pages_from(page):
+        parts = [query]
+        if limit is None:
+            parts = divide(query, promised, partial(self._counts, collections))
+        pages = self._pages_from(page) if parts == [query] else self._pages_of(parts, collections)
+        for following in pages:
             wanted = None if limit is None else limit - tally.images
             yield from tally.new(following, self.base_url)[:wanted]
             if limit is not None and tally.images >= limit:
@@ -215,15 +224,62 @@ class IsicClient:
 
     def _pages_from(self, page: Page) -> Iterator[Page]:
         yield page
-        cursors: set[str] = set()
-        while page.next_parameters is not None:
-            cursor = parse_qs(page.next_parameters).get("cursor", [page.next_parameters])[0]
-            if cursor in cursors:
-                message = f"{self._search}: the page cursor {cursor!r} repeats without end"
-                raise PermanentError(message)
-            cursors.add(cursor)
-            page = self._page(page.next_parameters)
+        cursors = _Cursors(self._search)
+        while (parameters := cursors.following(page)) is not None:
+            page = self._page(parameters)
             yield page
+
+    def _pages_of(self, queries: Iterable[str], collections: str) -> Iterator[Page]:
+        """Yield the pages of several searches, one search after the other; all are under way."""
+        window: deque[Future[list[bytes]]] = deque()
+        parameters = (_search_parameters(query, collections, PAGE_SIZE) for query in queries)
+        try:
+            for each in parameters:
+                if len(window) >= SEARCHES_AT_ONCE:
+                    yield from self._parsed(window.popleft())
+                window.append(self._loop.submit(self._bodies(each)))
+            while window:
+                yield from self._parsed(window.popleft())
+        finally:
+            for future in window:
+                future.cancel()
+
+    def _parsed(self, bodies: Future[list[bytes]]) -> Iterator[Page]:
+        try:
+            for body in bodies.result():
+                yield parse_page(body, self._search)
+        except _StatusError as error:
+            raise _explained(error, self.base_url, self._search) from error
+
+    async def _bodies(self, parameters: str) -> list[bytes]:
+        """Return all pages of a search, as they came: so they take the least memory."""
+        bodies, cursors = [], _Cursors(self._search)
+        following: str | None = parameters
+        while following is not None:
+            url = f"{self._search}?{following}"
+            bodies.append(await self._ask(url))
+            following = cursors.following(parse_page(bodies[-1], url))
+        return bodies
+
+    def _counts(self, collections: str, queries: Sequence[str]) -> list[int] | None:
+        """Return how many images each query finds; None where that cannot be told."""
+        slots = asyncio.Semaphore(SEARCHES_AT_ONCE)
+
+        async def count(query: str) -> int | None:
+            url = f"{self._search}?{_search_parameters(query, collections, 1)}"
+            async with slots:
+                return parse_page(await self._ask(url), url).count
+
+        async def count_all() -> list[int | None]:
+            return await asyncio.gather(*map(count, queries))
+
+        try:
+            counts = self._loop.run(count_all())
+        except _StatusError as error:
+            logger.info("%s: searching page by page: %s", self.base_url, error)
+            return None
+        known = [found for found in counts if found is not None]
+        return known if len(known) == len(counts) else None
 
     def _counted_page(self, parameters: str) -> tuple[int, Page]:
         page = self._page(parameters)
@@ -348,6 +404,29 @@ class IsicClient:
             raise _FinalError(NO_WEB_ADDRESS) from error
         except aiohttp.ClientError as error:
             raise _PassingError(_in_words(error)) from error
+
+
+class _Cursors:
+    """The places in a search's results that were asked for, to notice when they repeat."""
+
+    def __init__(self, search: str) -> None:
+        self._search = search
+        self._seen: set[str] = set()
+
+    def following(self, page: Page) -> str | None:
+        """Return the query string of the page after this one, None after the last.
+
+        Raises:
+            PermanentError: that page was asked for already.
+        """
+        if page.next_parameters is None:
+            return None
+        cursor = parse_qs(page.next_parameters).get("cursor", [page.next_parameters])[0]
+        if cursor in self._seen:
+            message = f"{self._search}: the page cursor {cursor!r} repeats without end"
+            raise PermanentError(message)
+        self._seen.add(cursor)
+        return page.next_parameters
 
 
 class _Tally:
