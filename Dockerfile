@@ -27,7 +27,7 @@ RUN printf '#!/bin/sh\nexec python -m dermascan "$@"\n' > /opt/venv/bin/dermasca
  && chmod 755 /opt/venv/bin/dermascan \
  && /opt/venv/bin/python -m compileall -q /opt/dermascan
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/dermascan PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1
+    PYTHONDONTWRITEBYTECODE=1 AIRFLOW_HOME=/opt/airflow
 WORKDIR /opt/dermascan
 USER 10001:10001
 CMD ["dermascan", "--help"]

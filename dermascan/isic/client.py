@@ -200,7 +200,11 @@ class IsicClient:
         parts = [query]
         if limit is None:
             parts = divide(query, promised, partial(self._counts, collections))
-        pages = self._pages_from(page) if parts == [query] else self._pages_of(parts, collections)
+        if parts == [query]:
+            pages = self._pages_from(page)
+        else:
+            logger.info("listing %d images in %d parts", promised, len(parts))
+            pages = self._pages_of(parts, collections)
         for following in pages:
             wanted = None if limit is None else limit - tally.images
             yield from tally.new(following, self.base_url)[:wanted]

@@ -134,6 +134,7 @@ def test_airflow_is_configured_as_in_the_embedded_stack_where_both_are_alike():
         for section, options in airflow.EVERYWHERE.items()
     }
 
+    del config["core"]["hostname_callable"]  # pods have addresses that others can reach, no names
     for section, options in config.items():
         assert options.items() <= VALUES["config"][section].items()
     (container,) = pod_specs()["task"]["containers"]
@@ -162,6 +163,17 @@ def test_part_of_airflow_runs_no_script_of_the_official_image(part):
     assert {probe: VALUES[part][probe]["command"][0] for probe in probes} == dict.fromkeys(
         probes, "airflow"
     )
+
+
+def test_task_finds_airflows_configuration_and_writes_logs_where_there_is_room():
+    (container,) = pod_specs()["task"]["containers"]
+    (home,) = [each["value"] for each in container["env"] if each["name"] == "AIRFLOW_HOME"]
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+
+    assert mounts["config"] == f"{home}/airflow.cfg"
+    assert mounts["logs"] == f"{home}/logs"
+    assert "airflowHome" not in VALUES  # the chart's own parts have its default, /opt/airflow
+    assert f"AIRFLOW_HOME={home}" in (PROJECT / "Dockerfile").read_text()
 
 
 def test_task_is_given_no_key_of_airflow_and_no_database():
