@@ -160,8 +160,9 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, _JPG, _DAC}
 _LEFT_BEHIND = frozenset(range(0xE0, 0xF0)) - {_APP0, _APP14} | {_COM}
 # A marker, as distinct from a stuffed zero, a fill byte and a restart marker. One fixed
 # length, so that a search takes linear time on any input.
-_MARKERS = frozenset(bytes((0xFF, code)) for code in range(1, 0xFF) if not 0xD0 <= code <= 0xD7)
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+# The same, for where a marker must stand.
+_MARKERS = frozenset(bytes((0xFF, code)) for code in range(1, 0xFF) if not 0xD0 <= code <= 0xD7)
 
 
 # What is longer is first searched a vector at a time for what is no stuffed zero.
