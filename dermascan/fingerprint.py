@@ -3,13 +3,17 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 Plain = str | int | float | bool | None | Sequence["Plain"] | Mapping[str, "Plain"]
 
 FINGERPRINT_HEX_DIGITS = 24
 
 
-def sha256_hex(data: bytes) -> str:
+def sha256_hex(data: "Buffer") -> str:
     """Return the lower-case hexadecimal SHA-256 of `data` (64 characters)."""
     return hashlib.sha256(data).hexdigest()
 

@@ -15,9 +15,9 @@ def shard_count(items: int) -> int:
     return min(MAX_SHARDS, max(2, -(-items // ITEMS_PER_SHARD)))
 
 
-def cut(lines: Iterable[bytes], total: int, shards: int) -> Iterator[bytes]:
-    """Yield `shards` joined runs of `total` lines, as equal in length as can be."""
-    iterator = iter(lines)
+def cut(lines: Iterable[bytes], total: int, shards: int) -> Iterator[Iterator[bytes]]:
+    """Yield `shards` runs of `total` lines, as equal in length as can be; each is to be used up."""
+    remaining = iter(lines)
     size, extra = divmod(total, shards)
     for shard in range(shards):
-        yield b"".join(islice(iterator, size + (shard < extra)))
+        yield islice(remaining, size + (shard < extra))

@@ -30,15 +30,17 @@ from dermascan.storage_clients import boto3_client, obstore_can_name, obstore_cl
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
     from obstore import GetResult, PutMode
+    from typing_extensions import Buffer
 
 logger = logging.getLogger(__name__)
 
 CONCURRENCY = 32
-# A large object moves in parts of this size, each its own request: a line must carry one part in
-# the time that a request may take, or all the parts that are written at once (4.5 Mbit/s at 60 s),
-# however large the object is.
-PART_BYTES = 8 * 1024 * 1024
-PARTS_WRITTEN_AT_ONCE = 4
+# A large object moves in parts, each its own request: a line must carry one part in the time that a
+# request may take, or all the parts that are written at once (2.1 Mbit/s at 60 s). S3 takes none
+# smaller, and no more of them than these: only an object that would have more has larger ones.
+PART_BYTES = 5 * 1024 * 1024
+MOST_PARTS = 10_000
+PARTS_WRITTEN_AT_ONCE = 3
 # Looking first whether an object is there costs as much as sending one of this size.
 SMALL_BYTES = 256 * 1024
 PAGE_KEYS = 1000
@@ -306,6 +308,17 @@ class Store:
         """Write a file's bytes, in several parts when it is large."""
         self._put(key, path, content_type)
 
+    def put_named_file(self, key: str, path: Path) -> bool:
+        """Write a file under a key that is named by its content, in parts when it is large.
+
+        Returns:
+            False, with nothing written, if the object is there already.
+        """
+        if self.exists(key):
+            return False
+        self.put_file(key, path)
+        return True
+
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; a key that is not there is no error."""
         for start in range(0, len(keys), 1000):
@@ -352,7 +365,7 @@ class Store:
             if not (promised or found.sha256 or found.matches_tag()):
                 again = self._call(lambda: self._read(key), key, "read")
                 _check(sha256_hex(found.data), sha256_hex(again.data))
-            return found.data, found.tag
+            return bytes(found.data), found.tag
 
         return read_until_sound(read, self.address(key))
 
@@ -431,13 +444,14 @@ class Store:
     def _write(
         self, key: str, data: bytes | Path, attributes: dict[str, str], mode: "PutMode"
     ) -> str | None:
+        size = len(data) if isinstance(data, bytes) else data.stat().st_size
         return obstore.put(
             self._objects,
             key,
             data,
             attributes=attributes,
             mode=mode,
-            chunk_size=PART_BYTES,
+            chunk_size=part_bytes(size),
             max_concurrency=PARTS_WRITTEN_AT_ONCE,
         )["e_tag"]
 
@@ -474,7 +488,7 @@ class Store:
 class _Found:
     """Bytes of an object, with its tag, its whole size, and the SHA-256 it was written with."""
 
-    data: bytes
+    data: "Buffer"
     tag: str | None
     size: int
     sha256: str | None
@@ -482,10 +496,15 @@ class _Found:
     @classmethod
     def of(cls, result: "GetResult") -> "_Found":
         meta, sha256 = result.meta, result.attributes.get(SHA256)
-        return cls(bytes(result.bytes()), meta["e_tag"], meta["size"], sha256)
+        return cls(result.bytes(), meta["e_tag"], meta["size"], sha256)
 
     def matches_tag(self) -> bool:
         return (self.tag or "").strip('"') == _md5(self.data)
+
+
+def part_bytes(size: int) -> int:
+    """Return of how many bytes each part of an object of `size` bytes is when it is written."""
+    return max(PART_BYTES, -(-size // MOST_PARTS))
 
 
 def _described(entry: "ObjectTypeDef") -> ObjectInfo:
@@ -503,7 +522,7 @@ def _sha256(data: bytes | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _md5(data: bytes) -> str:
+def _md5(data: "Buffer") -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 

@@ -12,7 +12,7 @@ from dermascan.errors import (
     NotFoundError,
     TransientError,
 )
-from dermascan.storage import PART_BYTES, S3Address, Store, concurrently
+from dermascan.storage import PART_BYTES, S3Address, Store, concurrently, part_bytes
 
 
 def test_put_if_absent_when_key_is_taken_leaves_the_first_bytes(store: Store):
@@ -94,6 +94,23 @@ def test_get_file_when_replaced_between_parts_can_be_tried_again(
     monkeypatch.setattr("dermascan.storage.obstore.get", and_replaced)
     with pytest.raises(TransientError, match="large was replaced while it was read"):
         store.get_file("large", tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("size", "parts"), [(0, 0), (1, 1), (5 * 2**20, 1), (20 * 2**30, 4096), (5 * 2**40, 10_000)]
+)
+def test_part_bytes_never_makes_more_parts_than_s3_takes(size: int, parts: int):
+    assert -(-size // part_bytes(size)) == parts
+    assert part_bytes(size) >= 5 * 2**20, "S3 takes no smaller ones"
+
+
+def test_put_named_file_when_it_is_there_writes_nothing(store: Store, tmp_path):
+    (tmp_path / "one").write_bytes(b"one")
+    (tmp_path / "two").write_bytes(b"two")
+
+    assert store.put_named_file("name", tmp_path / "one")
+    assert not store.put_named_file("name", tmp_path / "two")
+    assert store.get("name") == b"one"
 
 
 def test_get_file_when_missing_names_the_address(store: Store, tmp_path):

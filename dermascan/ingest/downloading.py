@@ -14,6 +14,7 @@ from dermascan.errors import NotFoundError, TransientError
 from dermascan.fingerprint import Plain, sha256_hex
 from dermascan.imaging import ImageFacts, ImageRefusedError, decode, measure
 from dermascan.ingest.staging import (
+    JSON_LINES,
     IndexEntry,
     IngestPlan,
     ShardOutcome,
@@ -21,9 +22,11 @@ from dermascan.ingest.staging import (
     outcome_of,
     read_index,
     read_records,
+    required_index,
     write_index,
 )
-from dermascan.isic.client import Download, ImageRecord, IsicClient
+from dermascan.isic.client import Download, IsicClient
+from dermascan.isic.records import PackedRecords
 from dermascan.layout import is_image_id
 from dermascan.progress import Progress
 from dermascan.storage import Store, concurrently
@@ -54,24 +57,25 @@ def download(
         TransientError: more failed in this shard alone; the message names them.
     """
     index_key = ingest_plan.key("index", shard, ".jsonl")
-    earlier = read_index(store, index_key) or []
-    if earlier and not any(entry.status == "failed" for entry in earlier):
+    earlier = read_index(store, index_key)
+    before = outcome_of(shard, earlier.values()) if earlier else ShardOutcome(shard)
+    if earlier and not before.failed:
         logger.info("shard %d is downloaded already, nothing to do", shard)
-        return replace(outcome_of(shard, earlier), skipped=True)
-    records = list(read_records(store, ingest_plan, shard))
-    settled = _settled(store, ingest_plan.dataset, records, earlier)
+        return replace(before, skipped=True)
+    records = read_records(store, ingest_plan, shard)
+    settled = _settled(store, ingest_plan.dataset, records, earlier or {})
     pack_key = ingest_plan.key("images", shard, ".tar")
     with tempfile.TemporaryDirectory() as folder:
-        pack = Path(folder) / "images.tar"
-        if any(entry.packed for entry in earlier):
+        pack, index = Path(folder) / "images.tar", Path(folder) / "index.jsonl"
+        if before.packed:
             store.get_file(pack_key, pack)
-        entries = list(_download_into(pack, client, records, settled))
-        if any(entry.packed for entry in entries):
+        outcome = write_index(index, shard, _download_into(pack, client, records, settled))
+        if outcome.packed:
             store.put_file(pack_key, pack, "application/x-tar")
-    write_index(store, index_key, entries)
-    outcome = outcome_of(shard, entries)
+        store.put_file(index_key, index, JSON_LINES)
     logger.info("shard %d: %s", shard, _counts_text(outcome))
     if outcome.failed > max_failed_share * ingest_plan.images:
+        entries = required_index(store, ingest_plan, shard).values()
         raise TransientError(
             f"shard {shard}: {describe_failures(entries)}. What did arrive is kept"
         )
@@ -79,12 +83,12 @@ def download(
 
 
 def _download_into(
-    pack: Path, client: IsicClient, records: list[ImageRecord], settled: Mapping[str, IndexEntry]
+    pack: Path, client: IsicClient, records: PackedRecords, settled: Mapping[str, IndexEntry]
 ) -> Iterator[IndexEntry]:
     progress = Progress(logger, "images", len(records))
     progress.advance(len(settled))
     yield from settled.values()
-    wanted = [record for record in records if record.isic_id not in settled]
+    wanted = (record for record in records if record.isic_id not in settled)
     examine = _Examiner()
     with tarfile.open(pack, "a", format=tarfile.PAX_FORMAT) as tar:
         for entry, data in concurrently(examine, client.download(wanted), concurrency=4):
@@ -95,11 +99,11 @@ def _download_into(
 
 
 def _settled(
-    store: Store, dataset: str, records: list[ImageRecord], earlier: list[IndexEntry]
+    store: Store, dataset: str, records: PackedRecords, earlier: Mapping[str, IndexEntry]
 ) -> dict[str, IndexEntry]:
     """Return what needs no request: kept by an earlier run or try, or hopeless."""
     known = _known_images(store, dataset, [record.isic_id for record in records])
-    known |= {entry.isic_id: entry for entry in earlier if entry.status != "failed"}
+    known |= {name: entry for name, entry in earlier.items() if entry.status != "failed"}
     settled: dict[str, IndexEntry] = {}
     for record in records:
         found = known.get(record.isic_id)

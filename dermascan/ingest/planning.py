@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from dermascan.errors import InputError
-from dermascan.fingerprint import ListFingerprint, canonical_json, fingerprint
-from dermascan.ingest.staging import IngestPlan
+from dermascan.fingerprint import ListFingerprint, fingerprint
+from dermascan.ingest.staging import IngestPlan, write_records
 from dermascan.isic.client import IsicClient
 from dermascan.layout import DatasetKeys
 from dermascan.progress import tracked
@@ -68,12 +68,12 @@ def _spool_records(
         content.add(part)
     records = client.search(request.query, request.collections, request.limit or None)
     for record in tracked(records, logger, "records", expected):
-        spool.write(canonical_json(record.to_plain()) + b"\n")
+        spool.write(record.to_line())
         content.add(fingerprint([record.isic_id, record.size, dict(record.metadata)]))
         found += 1
     return found, content.name()
 
 
 def _store_shards(store: Store, ingest_plan: IngestPlan, spool: Iterable[bytes]) -> None:
-    for shard, body in enumerate(cut(spool, ingest_plan.images, ingest_plan.shards)):
-        store.put(ingest_plan.key("records", shard, ".jsonl"), body, "application/jsonl")
+    for shard, lines in enumerate(cut(spool, ingest_plan.images, ingest_plan.shards)):
+        write_records(store, ingest_plan, shard, lines)

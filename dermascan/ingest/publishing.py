@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from dermascan.dataset import DatasetPointer, publish_encoded, row_groups, write_manifest
+from dermascan.dataset import DatasetPointer, publish_file, row_groups, write_manifest
 from dermascan.errors import InputError, NotFoundError, PermanentError
 from dermascan.fingerprint import Plain, canonical_json, fingerprint
 from dermascan.ingest.manifest_rows import ManifestRows, Row
 from dermascan.ingest.staging import (
+    JSON_LINES,
     IndexEntry,
     IngestPlan,
     describe_failures,
     read_records,
     required_index,
-    write_index,
 )
 from dermascan.isic.client import ImageRecord, IsicClient
 from dermascan.isic.metadata import parse_metadata
@@ -56,7 +56,7 @@ def publish_manifest(
 
 def _published_before(store: Store, ingest_plan: IngestPlan) -> DatasetPointer | None:
     note_key = DatasetKeys(ingest_plan.dataset).published(ingest_plan.plan)
-    if store.exists(ingest_plan.key("records", 0, ".jsonl")) or not store.exists(note_key):
+    if store.exists(ingest_plan.records_key(0)) or not store.exists(note_key):
         return None
     logger.info("published already, nothing to do")
     return DatasetPointer(**store.get_json(note_key))  # type: ignore[arg-type]  # written below
@@ -111,7 +111,7 @@ def _collect(
     store: Store, ingest_plan: IngestPlan, shard: int, rows: ManifestRows
 ) -> list[IndexEntry]:
     """Add a shard's images to the rows of the manifest; return what does not belong there."""
-    entries = {e.isic_id: e for e in required_index(store, ingest_plan, shard, "placed")}
+    entries = required_index(store, ingest_plan, shard, "placed")
     records = read_records(store, ingest_plan, shard)
     pairs = ((record, entries[record.isic_id]) for record in records)
     rows.add(_manifest_row(record, entry) for record, entry in pairs if entry.usable)
@@ -143,7 +143,7 @@ def _published(
     )
     contents = _Contents.of(made.path)
     _store_companions(store, client, pointer, contents)
-    moved = publish_encoded(store, pointer, made.path.read_bytes())
+    moved = publish_file(store, pointer, made.path)
     note_key = DatasetKeys(ingest_plan.dataset).published(ingest_plan.plan)
     store.put_json(note_key, pointer.as_plain())
     staging = DatasetKeys(ingest_plan.dataset).plan(ingest_plan.plan)
@@ -216,7 +216,7 @@ def _store_left_out(
     ]
     ordered = sorted(entries, key=lambda entry: entry.isic_id)
     key = keys.left_out(fingerprint([entry.to_line().decode() for entry in ordered]))
-    write_index(store, key, ordered)
+    store.put(key, b"".join(entry.to_line() for entry in ordered), JSON_LINES)
     return key
 
 

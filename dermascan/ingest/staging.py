@@ -1,20 +1,21 @@
 """What the steps of one ingest tell each other through object storage."""
 
-import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import BinaryIO, Literal
 
 from dermascan.errors import NotFoundError
 from dermascan.fingerprint import canonical_json
 from dermascan.imaging import ImageFacts
-from dermascan.isic.client import ImageRecord
+from dermascan.isic.records import PackedRecords
 from dermascan.layout import DatasetKeys, part
 from dermascan.storage import Store
 
 NAMED_IN_MESSAGES = 10
+JSON_LINES = "application/jsonl"
 
 Status = Literal["new", "known", "refused", "failed"]
 
@@ -41,6 +42,10 @@ class IngestPlan:
         """Return the staging key of one shard's `records`, `images`, `index` or `placed`."""
         prefix = DatasetKeys(self.dataset).plan(self.plan)
         return part(f"{prefix}{kind}-", shard, suffix)
+
+    def records_key(self, shard: int) -> str:
+        """Return the staging key of what was found for one shard."""
+        return self.key("records", shard, ".jsonl.gz")
 
 
 @dataclass(frozen=True)
@@ -96,34 +101,62 @@ class ShardOutcome:
     """How many images of a shard ended how, and whether the step found its work done."""
 
     shard: int
-    new: int
-    known: int
-    refused: int
-    failed: int
+    new: int = 0
+    known: int = 0
+    refused: int = 0
+    failed: int = 0
     skipped: bool = False
 
-
-def read_records(store: Store, ingest_plan: IngestPlan, shard: int) -> Iterator[ImageRecord]:
-    """Yield what `plan` found for a shard."""
-    with io.BytesIO(store.get(ingest_plan.key("records", shard, ".jsonl"))) as lines:
-        for line in lines:
-            yield ImageRecord.from_plain(json.loads(line))
+    @property
+    def packed(self) -> int:
+        """Return how many images' bytes are in the shard's tar."""
+        return self.new + self.refused
 
 
-def write_index(store: Store, key: str, entries: Iterable[IndexEntry]) -> None:
-    """Write what became of a shard's images."""
-    store.put(key, b"".join(entry.to_line() for entry in entries), "application/jsonl")
+class StagedIndex(Mapping[str, IndexEntry]):
+    """What became of a shard's images, by `isic_id`; each entry is decoded when asked for.
+
+    Decoded, all of them would take several times the memory.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._lines = {IndexEntry.from_line(line).isic_id: line for line in body.splitlines()}
+
+    def __getitem__(self, isic_id: str) -> IndexEntry:
+        """Return what became of an image."""
+        return IndexEntry.from_line(self._lines[isic_id])
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the identifiers."""
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._lines)
 
 
-def read_index(store: Store, key: str) -> list[IndexEntry] | None:
+def read_records(store: Store, ingest_plan: IngestPlan, shard: int) -> PackedRecords:
+    """Return what `plan` found for a shard."""
+    return PackedRecords(store.get(ingest_plan.records_key(shard)))
+
+
+def write_records(
+    store: Store, ingest_plan: IngestPlan, shard: int, lines: Iterable[bytes]
+) -> None:
+    """Store what `plan` found for a shard, a record in JSON a line."""
+    records = PackedRecords.of_lines(lines)
+    store.put(ingest_plan.records_key(shard), records.packed, "application/gzip")
+
+
+def read_index(store: Store, key: str) -> StagedIndex | None:
     """Return what became of a shard's images, None while its step is not finished."""
     body = store.get_if_present(key)
-    return None if body is None else [IndexEntry.from_line(line) for line in body.splitlines()]
+    return None if body is None else StagedIndex(body)
 
 
 def required_index(
     store: Store, ingest_plan: IngestPlan, shard: int, kind: str = "index"
-) -> list[IndexEntry]:
+) -> StagedIndex:
     """Return the `index` or `placed` entries of a finished step.
 
     Raises:
@@ -136,7 +169,19 @@ def required_index(
     return entries
 
 
-def outcome_of(shard: int, entries: list[IndexEntry]) -> ShardOutcome:
+def write_index(path: Path, shard: int, entries: Iterable[IndexEntry]) -> ShardOutcome:
+    """Write what becomes of a shard's images to a file, one at a time, and count them."""
+    with path.open("wb") as file:
+        return outcome_of(shard, _written(file, entries))
+
+
+def _written(file: BinaryIO, entries: Iterable[IndexEntry]) -> Iterator[IndexEntry]:
+    for entry in entries:
+        file.write(entry.to_line())
+        yield entry
+
+
+def outcome_of(shard: int, entries: Iterable[IndexEntry]) -> ShardOutcome:
     """Count how a shard's images ended."""
     counts = Counter(entry.status for entry in entries)
     return ShardOutcome(shard, counts["new"], counts["known"], counts["refused"], counts["failed"])

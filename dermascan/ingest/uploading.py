@@ -3,7 +3,7 @@
 import logging
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,11 @@ from pathlib import Path
 from dermascan.errors import IntegrityError, NotFoundError
 from dermascan.fingerprint import sha256_hex
 from dermascan.ingest.staging import (
+    JSON_LINES,
     IndexEntry,
     IngestPlan,
     ShardOutcome,
+    StagedIndex,
     outcome_of,
     read_index,
     required_index,
@@ -33,52 +35,56 @@ def upload(store: Store, ingest_plan: IngestPlan, shard: int) -> ShardOutcome:
         IntegrityError: bytes changed between download and upload.
     """
     placed_key = ingest_plan.key("placed", shard, ".jsonl")
-    entries = required_index(store, ingest_plan, shard)
+    index = required_index(store, ingest_plan, shard)
     placed = read_index(store, placed_key)
-    if placed is not None and _identities(placed) == _identities(entries):
+    if placed is not None and _identities(placed) == _identities(index):
         logger.info("shard %d is uploaded already, nothing to do", shard)
-        return replace(outcome_of(shard, placed), skipped=True)
-    index = {entry.isic_id: entry for entry in entries}
-    packed = [entry for entry in entries if entry.packed]
-    if packed:
+        return replace(outcome_of(shard, placed.values()), skipped=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "placed.jsonl"
         try:
-            index |= _placed(store, ingest_plan, shard, packed)
+            outcome = write_index(path, shard, _placed(store, ingest_plan, shard, index))
         except (IntegrityError, NotFoundError):
             store.delete([ingest_plan.key("index", shard, ".jsonl")])  # so that it is fetched anew
             raise
-    else:
-        logger.info("shard %d has no new images, nothing to upload", shard)
-    write_index(store, placed_key, index.values())
-    return outcome_of(shard, list(index.values()))
+        store.put_file(placed_key, path, JSON_LINES)
+    return outcome
 
 
-def _identities(entries: list[IndexEntry]) -> list[tuple[str, str, str | None]]:
-    return sorted((entry.isic_id, entry.status, entry.sha256) for entry in entries)
+def _identities(index: StagedIndex) -> list[tuple[str, str, str | None]]:
+    return sorted((entry.isic_id, entry.status, entry.sha256) for entry in index.values())
 
 
 def _placed(
-    store: Store, ingest_plan: IngestPlan, shard: int, packed: list[IndexEntry]
-) -> dict[str, IndexEntry]:
+    store: Store, ingest_plan: IngestPlan, shard: int, index: StagedIndex
+) -> Iterator[IndexEntry]:
+    """Place what is in the shard's pack; yield the entries of the whole shard."""
+    yield from (entry for entry in index.values() if not entry.packed)
+    packed = {name for name, entry in index.items() if entry.packed}
+    if not packed:
+        logger.info("shard %d has no new images, nothing to upload", shard)
+        return
     with tempfile.TemporaryDirectory() as folder:
         tar = Path(folder) / "images.tar"
         store.get_file(ingest_plan.key("images", shard, ".tar"), tar)
-        index = {entry.isic_id: entry for entry in packed}
-        pairs = tracked(_tar_images(tar, index), logger, "images", len(packed))
-        place = partial(_place, store, DatasetKeys(ingest_plan.dataset))
-        placed = {entry.isic_id: entry for entry in concurrently(place, pairs)}
-    if placed.keys() != index.keys():
+        pairs = tracked(_tar_images(tar, index, packed), logger, "images", len(packed))
+        yield from concurrently(partial(_place, store, DatasetKeys(ingest_plan.dataset)), pairs)
+    if packed:
         raise IntegrityError(f"the pack of shard {shard} lacks images: clear the download task")
-    return placed
 
 
-def _tar_images(path: Path, index: Mapping[str, IndexEntry]) -> Iterator[tuple[IndexEntry, bytes]]:
+def _tar_images(
+    path: Path, index: StagedIndex, packed: set[str]
+) -> Iterator[tuple[IndexEntry, bytes]]:
+    """Yield images and bytes of a pack, and take them out of those that it must have."""
     with tarfile.open(path) as tar:
         for member in tar:
             file = tar.extractfile(member)
             data = file.read() if file else b""
-            entry = index.get(member.name)
-            if entry is None:
+            if member.name not in packed:
                 continue  # fetched by a try that died before its index
+            packed.remove(member.name)
+            entry = index[member.name]
             if sha256_hex(data) != entry.sha256:
                 raise IntegrityError(
                     f"{entry.isic_id} changed between download and upload: clear the download task"

@@ -31,8 +31,15 @@ from dermascan import __version__
 from dermascan.errors import InputError, PermanentError, TransientError
 from dermascan.fingerprint import sha256_hex
 from dermascan.isic.digest import contradicted
-from dermascan.isic.division import divide
-from dermascan.isic.records import WHERE_TO_SET, ImageRecord, Page, parse_image, parse_page
+from dermascan.isic.division import IDENTIFIER_DIGITS, divide
+from dermascan.isic.records import (
+    WHERE_TO_SET,
+    ImageRecord,
+    PackedRecords,
+    Page,
+    parse_image,
+    parse_page,
+)
 from dermascan.isic.retry import Attempts, Gate, RetryPolicy, retry_after_seconds
 
 __all__ = ["Download", "ImageRecord", "IsicClient", "RetryPolicy", "Timeouts"]
@@ -48,6 +55,7 @@ SEARCHES_AT_ONCE = 10
 MAX_REDIRECTS = 5
 NO_WEB_ADDRESS = "refused: not an http or https address"
 
+_IDENTIFIER = re.compile(rf"ISIC_([0-9]{{{IDENTIFIER_DIGITS}}})")
 _SENDABLE = re.compile(r"[!-~]+")
 _COLLECTIONS = re.compile(r"\d+(,\d+)*")
 _TEXT_TYPES = ("text/", "application/json", "application/xml", "application/xhtml")
@@ -235,35 +243,36 @@ class IsicClient:
 
     def _pages_of(self, queries: Iterable[str], collections: str) -> Iterator[Page]:
         """Yield the pages of several searches, one search after the other; all are under way."""
-        window: deque[Future[list[bytes]]] = deque()
+        window: deque[Future[list[PackedRecords]]] = deque()
         parameters = (_search_parameters(query, collections, PAGE_SIZE) for query in queries)
         try:
             for each in parameters:
                 if len(window) >= SEARCHES_AT_ONCE:
-                    yield from self._parsed(window.popleft())
-                window.append(self._loop.submit(self._bodies(each)))
+                    yield from self._unpacked(window.popleft())
+                window.append(self._loop.submit(self._packed_pages(each)))
             while window:
-                yield from self._parsed(window.popleft())
+                yield from self._unpacked(window.popleft())
         finally:
             for future in window:
                 future.cancel()
 
-    def _parsed(self, bodies: Future[list[bytes]]) -> Iterator[Page]:
+    def _unpacked(self, pages: Future[list[PackedRecords]]) -> Iterator[Page]:
         try:
-            for body in bodies.result():
-                yield parse_page(body, self._search)
+            for packed in pages.result():
+                yield Page(tuple(packed), None, None)
         except _StatusError as error:
             raise _explained(error, self.base_url, self._search) from error
 
-    async def _bodies(self, parameters: str) -> list[bytes]:
-        """Return all pages of a search, as they came: so they take the least memory."""
-        bodies, cursors = [], _Cursors(self._search)
+    async def _packed_pages(self, parameters: str) -> list[PackedRecords]:
+        """Return all pages of a search, packed, for there are many of them at the same time."""
+        pages, cursors = [], _Cursors(self._search)
         following: str | None = parameters
         while following is not None:
             url = f"{self._search}?{following}"
-            bodies.append(await self._ask(url))
-            following = cursors.following(parse_page(bodies[-1], url))
-        return bodies
+            page = parse_page(await self._ask(url), url)
+            pages.append(PackedRecords.of(page.images))
+            following = cursors.following(page)
+        return pages
 
     def _counts(self, collections: str, queries: Sequence[str]) -> list[int] | None:
         """Return how many images each query finds; None where that cannot be told."""
@@ -437,7 +446,7 @@ class _Tally:
     """What a search has found so far, to notice what comes twice or not at all."""
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._seen = _Identifiers()
         self._duplicates = 0
         self._pages_without_news = 0
 
@@ -451,11 +460,7 @@ class _Tally:
         Raises:
             PermanentError: page after page brought nothing new.
         """
-        news = []
-        for image in page.images:
-            if image.isic_id not in self._seen:
-                self._seen.add(image.isic_id)
-                news.append(image)
+        news = [image for image in page.images if self._seen.add(image.isic_id)]
         self._duplicates += len(page.images) - len(news)
         self._pages_without_news = 0 if news else self._pages_without_news + 1
         if self._pages_without_news > MAX_PAGES_WITHOUT_NEWS:
@@ -469,6 +474,33 @@ class _Tally:
             logger.warning("%s listed %d images more than once", archive, self._duplicates)
         if self.images < promised:
             logger.warning("%s promised %d images and listed %d", archive, promised, self.images)
+
+
+class _Identifiers:
+    """A set of image identifiers, in a bit for each of those that look as the archive's do."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray(10**IDENTIFIER_DIGITS // 8)
+        self._others: set[str] = set()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, name: str) -> bool:
+        """Take an identifier in; tell whether it was not there."""
+        number = _IDENTIFIER.fullmatch(name)
+        is_new = self._set(int(number[1])) if number else name not in self._others
+        if is_new and not number:
+            self._others.add(name)
+        self._count += is_new
+        return is_new
+
+    def _set(self, number: int) -> bool:
+        byte, bit = number >> 3, 1 << (number & 7)
+        is_new = not self._bits[byte] & bit
+        self._bits[byte] |= bit
+        return is_new
 
 
 class _LoopThread:

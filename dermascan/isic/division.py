@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 MOST_IN_A_PART = 1000  # images, ten pages of the public archive
-_DIGITS = 7
+IDENTIFIER_DIGITS = 7
 
 # Told queries; returns how many images each finds, or None if one of them is not understood.
 Count = Callable[[Sequence[str]], Sequence[int] | None]
@@ -23,7 +23,9 @@ class _Part:
 
     @property
     def is_long(self) -> bool:
-        return self.divisible and self.images > MOST_IN_A_PART and len(self.digits) < _DIGITS
+        return (
+            self.divisible and self.images > MOST_IN_A_PART and len(self.digits) < IDENTIFIER_DIGITS
+        )
 
     @property
     def digits_inside(self) -> list[str]:

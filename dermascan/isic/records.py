@@ -1,8 +1,10 @@
 """What the ISIC archive's API says of images, checked where it enters."""
 
+import gzip
+import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, TypeVar
@@ -11,12 +13,13 @@ from urllib.parse import urljoin
 from pydantic import BaseModel, Field, JsonValue, NonNegativeInt, ValidationError
 
 from dermascan.errors import PermanentError
-from dermascan.fingerprint import Plain
+from dermascan.fingerprint import Plain, canonical_json
 
 Scalar = str | int | float | bool | None
 
 WHERE_TO_SET = "DERMASCAN_ISIC_URL or the isic_archive connection"
 
+_COMPRESSION_LEVEL = 1
 _EXTENSIONS = frozenset({"jpg", "jpeg", "png"})
 
 
@@ -54,10 +57,49 @@ class ImageRecord:
             "metadata": dict(self.metadata),
         }
 
+    def to_line(self) -> bytes:
+        """Encode as one JSON line."""
+        return canonical_json(self.to_plain()) + b"\n"
+
     @classmethod
     def from_plain(cls, value: Mapping[str, Plain]) -> "ImageRecord":
         """Return the record that `to_plain` made a mapping of."""
         return cls(**value)  # type: ignore[arg-type]  # JSON written by to_plain()
+
+
+@dataclass(frozen=True)
+class PackedRecords:
+    """Records that take little memory until they are gone through, which can be done repeatedly.
+
+    Attributes:
+        packed: a record in JSON a line, as a gzip file; equal records give equal bytes.
+    """
+
+    packed: bytes
+
+    @classmethod
+    def of(cls, records: Iterable[ImageRecord]) -> "PackedRecords":
+        """Pack records, one in memory at a time."""
+        return cls.of_lines(record.to_line() for record in records)
+
+    @classmethod
+    def of_lines(cls, lines: Iterable[bytes]) -> "PackedRecords":
+        """Pack the lines of records, one in memory at a time."""
+        packed = io.BytesIO()
+        with gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, packed, mtime=0) as file:
+            file.writelines(lines)
+        return cls(packed.getvalue())
+
+    def __iter__(self) -> Iterator[ImageRecord]:
+        """Yield the records in order."""
+        return (ImageRecord.from_plain(json.loads(line)) for line in self._lines())
+
+    def __len__(self) -> int:
+        """Count the records."""
+        return sum(1 for _ in self._lines())
+
+    def _lines(self) -> Iterator[bytes]:
+        return iter(gzip.open(io.BytesIO(self.packed)))
 
 
 @dataclass(frozen=True)

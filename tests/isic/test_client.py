@@ -128,6 +128,20 @@ def test_search_when_images_come_twice_yields_them_once_and_says_so(archive, cli
     assert "listed 2 images more than once" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "odd", ["ISIC_9999999", "ISIC_00000010", "ISIC_000000\u0661", "isic_0000001"]
+)
+def test_search_tells_identifiers_of_any_form_apart(archive, client, odd):
+    names = [name(1), name(2), odd, name(1), odd]
+    file = {"full": {"url": "https://files.test/a.jpg", "size": 1}}
+    listed = [{"isic_id": each, "copyright_license": "CC-0", "files": file} for each in names]
+    archive.always[SEARCH] = lambda handler: handler.send_json(
+        {"count": 3, "next": None, "results": listed}
+    )
+
+    assert [record.isic_id for record in client.search()] == names[:3]
+
+
 def test_search_when_fewer_come_than_promised_names_both_numbers(archive, client, caplog):
     archive.count = 30
 

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermascan.errors import PermanentError
-from dermascan.fingerprint import canonical_json
-from dermascan.isic.records import ImageRecord, parse_image, parse_page
+from dermascan.isic.records import ImageRecord, PackedRecords, parse_image, parse_page
 
 URL = "http://archive.test/api/v2/images/search/"
 
@@ -88,9 +87,13 @@ def test_parse_page_when_it_is_no_page_says_so(body):
 
 
 @given(st.dictionaries(st.text(), scalars), st.text(), st.integers(0, 2**50))
-def test_image_record_after_a_round_trip_through_json_is_the_same(metadata, text, size):
-    record = ImageRecord(text, text, size, "png", text, text, metadata)
+def test_packed_records_are_the_same_each_time_they_are_gone_through(metadata, text, size):
+    records = [
+        ImageRecord(text, text, size, "png", text, text, metadata),
+        ImageRecord("ISIC_0000001", text, 0, "jpg", "", text, {}),
+    ]
 
-    line = canonical_json(record.to_plain())
+    packed = PackedRecords.of(records)
 
-    assert ImageRecord.from_plain(json.loads(line)) == record
+    assert len(packed) == 2
+    assert [list(packed), list(packed)] == [records, records]

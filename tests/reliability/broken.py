@@ -51,11 +51,11 @@ def _champion_before_upload() -> None:
 
 
 def _pointer_before_manifest() -> None:
-    def publish(store: Store, pointer: DatasetPointer, manifest: bytes) -> bool:
+    def publish(store: Store, pointer: DatasetPointer, manifest: Path) -> bool:
         store.put_json(DatasetKeys(pointer.dataset).pointer, pointer.as_plain())
-        return store.put_if_absent(pointer.manifest_key, manifest)
+        return store.put_named_file(pointer.manifest_key, manifest)
 
-    dataset.publish_encoded = publishing.publish_encoded = publish
+    dataset.publish_file = publishing.publish_file = publish
 
 
 def _success_before_results() -> None:

@@ -1,5 +1,6 @@
 """All objects of a bucket as they are at one moment: to go back to, and to compare."""
 
+import gzip
 import json
 import re
 from collections.abc import Mapping
@@ -129,7 +130,8 @@ def _same(key: str, one: bytes | None, other: bytes | None) -> bool:
 def _normal(key: str, body: bytes) -> Any:
     if key.endswith(".json"):
         return _without_measured(json.loads(body))
-    if key.endswith((".html", ".jsonl")):
+    if key.endswith((".html", ".jsonl", ".jsonl.gz")):
+        body = gzip.decompress(body) if key.endswith(".gz") else body
         for pattern, name in _VARYING:
             body = pattern.sub(name, body)
     return body
