@@ -156,8 +156,8 @@ def resolve(store: Store, prefix: str, reference: ModelReference) -> BatchPlan:
 
 
 def _store_shards(store: Store, plan: BatchPlan, lines: Iterable[bytes]) -> None:
-    for shard, body in enumerate(cut(lines, plan.objects, plan.shards)):
-        store.put(plan.staged("objects", shard, ".jsonl"), body, "application/jsonl")
+    for shard, run in enumerate(cut(lines, plan.objects, plan.shards)):
+        store.put(plan.staged("objects", shard, ".jsonl"), b"".join(run), "application/jsonl")
 
 
 def predict(store: Store, plan: BatchPlan, shard: int) -> bool:
