@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dermascan.storage import Store
-from dermascan.taxonomy import CLASS_COLUMNS
+from dermascan.taxonomy import CLASS_COLUMNS, LESION_CLASSES
 
 
 def score_table(
@@ -37,3 +37,14 @@ def write_scores(store: Store, key: str, table: pd.DataFrame) -> None:
 def read_scores(store: Store, key: str) -> pd.DataFrame:
     """Return a table that `write_scores` kept."""
     return pd.read_parquet(io.BytesIO(store.get(key)))
+
+
+def class_shares(scored: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the probabilities of the classes, 0 to 1 [rows, 7], in `LESION_CLASSES` order."""
+    return scored[list(CLASS_COLUMNS)].to_numpy(dtype=float)
+
+
+def likeliest_classes(scored: pd.DataFrame) -> "pd.Series[str]":
+    """Return the likeliest class of each row."""
+    best = np.array(LESION_CLASSES, dtype=object)[class_shares(scored).argmax(axis=1)]
+    return pd.Series(best, index=scored.index, dtype=object)

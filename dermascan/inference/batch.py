@@ -20,6 +20,7 @@ from dermascan.drift.wording import sentence
 from dermascan.errors import InputError, NotFoundError
 from dermascan.fingerprint import canonical_json, fingerprint
 from dermascan.imaging import Preprocessing
+from dermascan.inference.digest import BatchDigest
 from dermascan.inference.index import finished_time, index_predictions
 from dermascan.inference.merging import RUNTIME, Merged, merge_shards
 from dermascan.inference.pictures import Pictures
@@ -301,15 +302,15 @@ def _write_results(store: Store, plan: BatchPlan) -> BatchSummary:
         for path in sorted(folder.glob("*.parquet")):
             store.put_file(f"{plan.output}{path.name}", path)
         store.put_file(f"{plan.output}predictions.csv", folder / "predictions.csv", "text/csv")
-    drift = _drift(store, plan, merged.features)
+        drift = _drift(store, plan, merged.features)
     if drift is not None:
         store.put_json(f"{plan.output}drift.json", asdict(drift))
         logger.info("%s", sentence(drift))
     finished = finished_time(store, plan.run)
     report = _report(store, plan, merged, drift, finished)
     store.put(f"{plan.output}report.html", report.encode(), "text/html; charset=utf-8")
-    index_predictions(store, plan, merged.table, finished)
-    summary = _summary(plan, merged.table)
+    index_predictions(store, plan, merged.digest, finished)
+    summary = _summary(plan, merged.digest)
     store.put_json(plan.success_key, asdict(summary))
     return summary
 
@@ -321,9 +322,9 @@ def _delete_staging(store: Store, plan: BatchPlan) -> None:
 def _merge(store: Store, plan: BatchPlan, folder: Path) -> Merged:
     staged = (store.get(plan.staged("scores", shard, ".parquet")) for shard in range(plan.shards))
     merged = merge_shards(staged, folder, PICTURED)
-    if len(merged.table) != plan.objects:
+    if merged.digest.images != plan.objects:
         raise InputError(
-            f"{len(merged.table)} rows for {plan.objects} objects: clear the predict tasks"
+            f"{merged.digest.images} rows for {plan.objects} objects: clear the predict tasks"
         )
     return merged
 
@@ -353,7 +354,7 @@ def _report(
     evaluation = _published(store, plan, "evaluation.json")
     return predictions_report(
         BatchReport(
-            predictions=merged.table,
+            predictions=merged.digest,
             context=context,
             pictures=merged.pictures,
             made=finished,
@@ -378,8 +379,12 @@ def _drift(store: Store, plan: BatchPlan, features: NDArray[np.float32] | None) 
     return compare(decode_reference(reference), features)
 
 
-def _summary(plan: BatchPlan, table: pd.DataFrame) -> BatchSummary:
-    scored = int((table["status"] == "ok").sum())
-    malignant = int((table["label"] == "malignant").sum())
-    rejected = len(table) - scored
-    return BatchSummary(plan.run, plan.output, scored, rejected, malignant, plan.version)
+def _summary(plan: BatchPlan, digest: BatchDigest) -> BatchSummary:
+    return BatchSummary(
+        run=plan.run,
+        output=plan.output,
+        scored=digest.scored,
+        rejected=digest.rejected,
+        malignant=digest.malignant,
+        model_version=plan.version,
+    )

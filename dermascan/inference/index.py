@@ -18,12 +18,11 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict
 from dermascan.errors import NotFoundError
 from dermascan.fingerprint import canonical_json, sha256_hex
 from dermascan.imaging import ImageRefusedError, thumbnail
+from dermascan.inference.digest import BatchDigest
 from dermascan.layout import latest_prediction, prediction_time
 from dermascan.storage import Store
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from dermascan.inference.batch import BatchPlan
 
 logger = logging.getLogger(__name__)
@@ -88,30 +87,29 @@ def finished_time(store: Store, run: str) -> datetime:
 
 
 def index_predictions(
-    store: Store, plan: "BatchPlan", table: "pd.DataFrame", finished: datetime
+    store: Store, plan: "BatchPlan", digest: BatchDigest, finished: datetime
 ) -> None:
     """List a run among the latest; call it when its results are stored, before `_SUCCESS`.
 
     Args:
         store: the bucket that receives predictions.
         plan: of the run.
-        table: its predictions, columns as in `dermascan.inference.batch.PREDICTIONS_SCHEMA`.
+        digest: of its predictions.
         finished: when, from `finished_time`.
     """
-    scored = table[table["status"] == "ok"]
     images = store.in_bucket(plan.bucket)
-    highest = scored.sort_values("p_malignant", ascending=False, kind="stable").head(SHOWN_IMAGES)
+    highest = digest.shown.head(SHOWN_IMAGES).to_dict("records")
     entry = PredictionEntry(
         run=plan.run,
         prefix=plan.prefix,
         model=plan.model,
         version=plan.version,
         finished=finished,
-        scored=len(scored),
-        rejected=len(table) - len(scored),
-        malignant=int((scored["label"] == "malignant").sum()),
-        threshold=None if scored.empty else float(scored["threshold"].iloc[0]),
-        highest=tuple(_shown(images, row) for row in highest.to_dict("records")),
+        scored=digest.scored,
+        rejected=digest.rejected,
+        malignant=digest.malignant,
+        threshold=float(digest.thresholds[0]) if digest.scored else None,
+        highest=tuple(_shown(images, row) for row in highest),
     )
     body = entry.model_dump_json().encode()
     store.put(latest_prediction(finished, plan.run), body, "application/json")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dermascan.inference.digest import BatchDigest
 from dermascan.inference.pictures import Picture
 from dermascan.inference.scoring import PREDICTIONS_SCHEMA, QUALITY_SCHEMA
 
@@ -30,15 +30,14 @@ class Merged:
     """All shards together.
 
     Attributes:
-        table: with the columns of `PREDICTIONS_SCHEMA` but `isic_id`, and `warnings` if the images
-            were measured.
-        features: float32 (N, features) of the scored images, for `dermascan.drift`; None if the
-            model version has no reference.
+        digest: of the predictions.
+        features: float32 (N, features) of the scored images, for `dermascan.drift`, in a file;
+            None if the model version has no reference.
         pictures: of the images of highest risk, by `image_key`.
         runtime: what computed the scores, empty if not recorded.
     """
 
-    table: pd.DataFrame
+    digest: BatchDigest
     features: NDArray[np.float32] | None
     pictures: dict[str, Picture]
     runtime: str = ""
@@ -50,32 +49,25 @@ def merge_shards(shards: Iterable[bytes], folder: Path, pictures: int) -> Merged
     Args:
         shards: Parquet files with the columns of `EXTENDED_SCHEMA`; of an earlier release with
             those of `PREDICTIONS_SCHEMA` alone.
-        folder: for the files.
+        folder: for the files, and for one of features.
         pictures: how many are kept at most.
     """
-    shown: list[pa.Table] = []
-    features: list[NDArray[np.float32]] = []
+    digest, features = BatchDigest(), _Features(folder / "features.f32")
     best: list[_Ranked] = []
     runtimes: set[str] = set()
     with _Files(folder) as files:
         for table in map(_read, shards):
             runtimes.add(_runtime(table))
             files.write(table)
-            shown.append(_shown(table))
+            digest.add(_shown(table).to_pandas())
             if "features" in table.column_names:
-                features += _features(table)
+                features.add(table["features"])
             if "picture" in table.column_names:
                 best = heapq.nsmallest(pictures, [*best, *_pictures(table)], key=_rank)
         runtime = ", ".join(sorted(runtimes - {""}))
         files.note({RUNTIME.decode(): runtime})
-    whole = pa.concat_tables(shown, promote_options="default")
-    shown.clear()
-    return Merged(
-        whole.to_pandas(self_destruct=True, split_blocks=True),
-        np.concatenate(features) if features else None,
-        {key: picture for _, key, picture in best},
-        runtime,
-    )
+    drawn = {key: picture for _, key, picture in best}
+    return Merged(digest, features.read(), drawn, runtime)
 
 
 class _Files:
@@ -136,11 +128,26 @@ def _shown(table: pa.Table) -> pa.Table:
     return table.select(names).replace_schema_metadata(None)
 
 
-def _features(table: pa.Table) -> Iterator[NDArray[np.float32]]:
-    column = table["features"].combine_chunks()
-    described = len(column) - column.null_count
-    if described:
-        yield np.array(column.flatten(), np.float32).reshape(described, -1)
+class _Features:
+    """Features of images in a file, for of many images only some are looked at."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._images, self._width = path, 0, 0
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        """Add a column of lists, all of one length but those that are null."""
+        lists = column.combine_chunks()
+        described = len(lists) - lists.null_count
+        if described:
+            values = np.array(lists.flatten(), np.float32)
+            self._images, self._width = self._images + described, len(values) // described
+            with self._path.open("ab") as file:
+                file.write(values.data)
+
+    def read(self) -> NDArray[np.float32] | None:
+        if not self._images:
+            return None
+        return np.memmap(self._path, np.float32, "r", shape=(self._images, self._width))
 
 
 def _pictures(table: pa.Table) -> Iterator[_Ranked]:

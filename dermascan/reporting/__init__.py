@@ -7,8 +7,6 @@ from dermascan.reporting.page import ReportContext
 from dermascan.reporting.predictions import (
     GALLERY_LIMIT,
     PICTURE_BYTES_LIMIT,
-    REJECTED_LIMIT,
-    TABLE_LIMIT,
     BatchReport,
     ModelExcerpt,
     predictions_report,
@@ -17,8 +15,6 @@ from dermascan.reporting.predictions import (
 __all__ = [
     "GALLERY_LIMIT",
     "PICTURE_BYTES_LIMIT",
-    "REJECTED_LIMIT",
-    "TABLE_LIMIT",
     "BatchReport",
     "GalleryChoice",
     "GalleryItem",

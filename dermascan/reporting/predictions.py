@@ -1,6 +1,6 @@
 """The report on a batch of predictions: what was scored, what was rejected, highest risk first."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
@@ -10,16 +10,15 @@ import pandas as pd
 from dermascan import figures
 from dermascan.drift.comparison import LARGE, Drift
 from dermascan.drift.wording import ASPECT_NAMES, TITLES, advice, what_moved
+from dermascan.inference.digest import BatchDigest, warning_codes
 from dermascan.inference.pictures import Picture
 from dermascan.layout import image_anchor
 from dermascan.quality import WARNINGS
 from dermascan.reporting.page import ReportContext, jpeg_uri, render
-from dermascan.reporting.scores import class_shares, likeliest_classes
+from dermascan.scores import class_shares, likeliest_classes
 from dermascan.taxonomy import CLASS_NAMES
 
 GALLERY_LIMIT = 200
-TABLE_LIMIT = 2_000
-REJECTED_LIMIT = 500
 PICTURE_BYTES_LIMIT = 2 * 1024 * 1024
 SHOWN_NAME_LENGTH = 96
 NO_REFERENCE = (
@@ -46,9 +45,7 @@ class BatchReport:
     """What a report on a batch is made of.
 
     Attributes:
-        predictions: one row an image, with the columns of `PREDICTIONS_SCHEMA` in
-            `dermascan.inference.scoring`, and `warnings` (codes with a space between them) if
-            the images were measured.
+        predictions: digest of the batch.
         context: title and provenance.
         pictures: by `image_key`, best of those of highest risk; images without one are shown
             without, as are all once `PICTURE_BYTES_LIMIT` is used up.
@@ -58,7 +55,7 @@ class BatchReport:
         model: excerpt of the model card, None if there is none.
     """
 
-    predictions: pd.DataFrame
+    predictions: BatchDigest
     context: ReportContext
     pictures: Mapping[str, Picture] = field(default_factory=dict)
     made: datetime | None = None
@@ -113,48 +110,35 @@ def predictions_report(report: BatchReport) -> str:
         A complete HTML document.
     """
     predictions = report.predictions
-    scored, rejected = _by_risk(predictions), _rejected(predictions)
-    rows = _rows(scored.head(TABLE_LIMIT), report.pictures)
+    rows = _rows(predictions.shown, report.pictures)
     return render(
         "predictions.html.j2",
         context=report.context,
         made=report.made,
-        images=len(predictions),
-        scored=len(scored),
-        malignant=int((scored["label"] == "malignant").sum()),
-        rejected=len(rejected),
-        thresholds=_distinct(scored["threshold"]),
-        model_versions=_distinct(predictions["model_version"]),
-        chart=_risk_chart(scored),
-        classes=_bars(likeliest_classes(scored), dict(CLASS_NAMES)),
-        reasons=_bars(rejected["reason"].map(_reason_code), {}),
-        **_quality(scored),
+        images=predictions.images,
+        scored=predictions.scored,
+        malignant=predictions.malignant,
+        rejected=predictions.rejected,
+        thresholds=_listed(predictions.thresholds),
+        model_versions=_listed(predictions.model_versions),
+        chart=_risk_chart(predictions),
+        classes=_bars(predictions.likeliest, dict(CLASS_NAMES)),
+        reasons=_bars(predictions.reasons, {}),
+        warned=predictions.warned if predictions.measured else None,
+        warning_bars=_bars(predictions.warnings, dict(WARNINGS)),
         **_drift(report),
         model=report.model,
         gallery=rows[:GALLERY_LIMIT],
         rows=rows,
         rejections=[
             (image_anchor(str(row["image_key"])), *_texts(row, "image_key", "reason"))
-            for row in _records(rejected.head(REJECTED_LIMIT))
+            for row in _records(predictions.refused)
         ],
     )
 
 
 def _texts(row: Mapping[str, object], *columns: str) -> Iterator[str]:
     return (_short(str(row[column])) for column in columns)
-
-
-def _quality(scored: pd.DataFrame) -> dict[str, object]:
-    """Count the warnings; None where the images were not measured."""
-    if "warnings" not in scored:
-        return {"warned": None, "warning_bars": []}
-    warned = [codes for value in scored["warnings"] if (codes := _codes(value))]
-    each = pd.Series([code for codes in warned for code in codes], dtype=object)
-    return {"warned": len(warned), "warning_bars": _bars(each, dict(WARNINGS))}
-
-
-def _codes(value: object) -> tuple[str, ...]:
-    return tuple(value.split()) if isinstance(value, str) else ()
 
 
 def _drift(report: BatchReport) -> dict[str, object]:
@@ -177,15 +161,6 @@ def _drift(report: BatchReport) -> dict[str, object]:
         "drift_advice": advice(drift),
         "aspects": aspects,
     }
-
-
-def _by_risk(predictions: pd.DataFrame) -> pd.DataFrame:
-    scored = predictions[predictions["status"] == "ok"]
-    return scored.sort_values(["p_malignant", "image_key"], ascending=[False, True])
-
-
-def _rejected(predictions: pd.DataFrame) -> pd.DataFrame:
-    return predictions[predictions["status"] != "ok"].sort_values("image_key")
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, object]]:
@@ -216,7 +191,7 @@ def _row(number: int, row: Mapping[str, object], shown: tuple[str | None, str | 
         label=str(row["label"]),
         likeliest=str(row["likeliest"]),
         likeliest_share=_float(row, "likeliest_share"),
-        warnings=_codes(row.get("warnings")),
+        warnings=warning_codes(row.get("warnings")),
         picture=shown[0],
         overlay=shown[1],
     )
@@ -243,27 +218,22 @@ def _data_uris(
     return encoded
 
 
-def _risk_chart(scored: pd.DataFrame) -> str | None:
-    if scored.empty:
+def _risk_chart(predictions: BatchDigest) -> str | None:
+    if not predictions.scored:
         return None
-    risks = scored["p_malignant"].to_numpy(dtype=float)
-    return figures.risk_distribution(risks, float(scored["threshold"].iloc[0]))
+    return figures.risk_distribution(predictions.risks, float(predictions.thresholds[0]))
 
 
-def _bars(names: "pd.Series[str]", details: Mapping[str, str]) -> list[_Bar]:
-    counts = sorted(names.value_counts().items(), key=lambda item: (-item[1], str(item[0])))
+def _bars(counts: Mapping[str, int], details: Mapping[str, str]) -> list[_Bar]:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [
-        _Bar(_short(str(name)), details.get(str(name), ""), int(count), count / counts[0][1])
-        for name, count in counts
+        _Bar(_short(name), details.get(name, ""), count, count / ordered[0][1])
+        for name, count in ordered
     ]
 
 
-def _reason_code(reason: object) -> str:
-    return str(reason).split(":", 1)[0].strip()
-
-
-def _distinct(values: "pd.Series[float]") -> str:
-    return ", ".join(f"{value:g}" if value % 1 else f"{value:.0f}" for value in values.unique())
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" if value % 1 else f"{value:.0f}" for value in values)
 
 
 def _short(name: str) -> str:

@@ -9,6 +9,7 @@ from archives import picture
 from dermascan.fingerprint import sha256_hex
 from dermascan.inference import index as prediction_index
 from dermascan.inference.batch import PREDICTIONS_SCHEMA, BatchPlan
+from dermascan.inference.digest import BatchDigest
 from dermascan.inference.index import SHOWN_IMAGES, SHOWN_SIDE, finished_time, index_predictions
 from dermascan.layout import LATEST_PREDICTIONS, predictions
 from dermascan.overview.predictions import RUNS_ON_A_PAGE, PredictionReader
@@ -44,7 +45,7 @@ def one_image(store) -> pd.DataFrame:
 
 
 def finish(store, run, table):
-    index_predictions(store, plan_of(store, run), table, finished_time(store, run))
+    index_predictions(store, plan_of(store, run), BatchDigest.of(table), finished_time(store, run))
     store.put(f"{predictions(run)}_SUCCESS", b"{}")
 
 
@@ -89,7 +90,7 @@ def test_an_image_that_was_replaced_since_it_was_scored_has_no_thumbnail(store):
 
 def test_a_run_that_was_killed_and_run_again_later_is_listed_once(store, clock):
     table = one_image(store)
-    index_predictions(store, plan_of(store), table, finished_time(store, "run"))
+    index_predictions(store, plan_of(store), BatchDigest.of(table), finished_time(store, "run"))
     before = {found.key: found.etag for found in store.list("predictions/")}
     clock.seconds = 3600
 
@@ -102,7 +103,7 @@ def test_a_run_that_was_killed_and_run_again_later_is_listed_once(store, clock):
 
 def test_a_run_without_its_success_is_passed_over_until_it_has_it(store):
     reader, table = PredictionReader(store), one_image(store)
-    index_predictions(store, plan_of(store), table, finished_time(store, "run"))
+    index_predictions(store, plan_of(store), BatchDigest.of(table), finished_time(store, "run"))
     assert reader.read().runs == ()
 
     finish(store, "run", table)

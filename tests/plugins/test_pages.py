@@ -21,6 +21,7 @@ from stacks import free_ports
 
 from dermascan.fingerprint import sha256_hex
 from dermascan.inference.batch import PREDICTIONS_SCHEMA, BatchPlan
+from dermascan.inference.digest import BatchDigest
 from dermascan.inference.index import finished_time, index_predictions
 from dermascan.layout import DatasetKeys, TrainingKeys, predictions
 from dermascan.registry import Decision, promote
@@ -148,7 +149,7 @@ def filled(bucket, tmp_path_factory):
     plan = BatchPlan("2-abc", f"s3://{HOSTILE}/", bucket.bucket, HOSTILE, 2, 1, 1)
     for name in ("report.html", "predictions.csv", "_SUCCESS"):
         bucket.put(f"{predictions(plan.run)}{name}", REPORT)
-    index_predictions(bucket, plan, table, finished_time(bucket, plan.run))
+    index_predictions(bucket, plan, BatchDigest.of(table), finished_time(bucket, plan.run))
     return bucket
 
 

@@ -62,7 +62,7 @@ def _success_before_results() -> None:
     report = inference._report
 
     def marked_first(store: Store, plan: inference.BatchPlan, merged: Any, drift: Any) -> str:
-        store.put_json(plan.success_key, asdict(inference._summary(plan, merged.table)))
+        store.put_json(plan.success_key, asdict(inference._summary(plan, merged.digest)))
         return report(store, plan, merged, drift)
 
     inference._report = marked_first

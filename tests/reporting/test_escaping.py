@@ -12,6 +12,7 @@ from scored_tables import scored_table
 
 from dermascan.gate import check, load_rules
 from dermascan.imaging import Preprocessing
+from dermascan.inference.digest import BatchDigest
 from dermascan.inference.pictures import Picture
 from dermascan.model.metadata import ModelMetadata
 from dermascan.model_card import CardContext, card_html, load_reporting_items, model_card
@@ -52,7 +53,9 @@ def predictions(text: str) -> str:
     excerpt = ModelExcerpt(((text, text),), (text,))
     pictures = {f"{name}/{name}0": Picture(b"jpeg", b"jpeg")}
     return predictions_report(
-        BatchReport(both, context(text), pictures, drift_unknown=text, model=excerpt)
+        BatchReport(
+            BatchDigest.of(both), context(text), pictures, drift_unknown=text, model=excerpt
+        )
     )
 
 

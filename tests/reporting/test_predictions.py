@@ -10,13 +10,12 @@ from scored_tables import scored_table
 from dermascan import DISCLAIMER
 from dermascan.drift.comparison import AspectDrift, Drift, Shift
 from dermascan.evaluation import CLASS_COLUMNS
+from dermascan.inference.digest import REJECTED_LIMIT, TABLE_LIMIT, BatchDigest
 from dermascan.inference.pictures import Picture
 from dermascan.layout import image_anchor
 from dermascan.reporting import (
     GALLERY_LIMIT,
     PICTURE_BYTES_LIMIT,
-    REJECTED_LIMIT,
-    TABLE_LIMIT,
     BatchReport,
     ModelExcerpt,
     ReportContext,
@@ -41,7 +40,7 @@ def predictions(scored: int, rejected: int = 0, name: str = "some/place/{}.jpg")
 
 
 def report_on(table: pd.DataFrame, **parts: object) -> str:
-    return predictions_report(BatchReport(table, CONTEXT, **parts))
+    return predictions_report(BatchReport(BatchDigest.of(table), CONTEXT, **parts))
 
 
 def drift(verdict: str, images: int = 500) -> Drift:

@@ -14,6 +14,7 @@ from scored_tables import scored_table
 from dermascan.drift.comparison import AspectDrift, Drift, Shift
 from dermascan.evaluation import CLASS_COLUMNS
 from dermascan.imaging import small_jpeg
+from dermascan.inference.digest import BatchDigest
 from dermascan.inference.pictures import Picture
 from dermascan.layout import image_anchor
 from dermascan.reporting import BatchReport, ModelExcerpt, ReportContext, predictions_report
@@ -57,7 +58,7 @@ def drift() -> Drift:
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     table = predictions()
     report = BatchReport(
-        table,
+        BatchDigest.of(table),
         ReportContext("Batch inference", "s3://bucket/new/", (("Run", "1-a"),)),
         dict.fromkeys(table["image_key"], Picture(picture(60), picture(200))),
         datetime(2026, 1, 1, tzinfo=UTC),
