@@ -12,10 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from dermascan.errors import ConflictError, NotFoundError
 from dermascan.fingerprint import FINGERPRINT_HEX_DIGITS, Plain, canonical_json
@@ -24,7 +26,7 @@ from dermascan.storage import Store
 
 logger = logging.getLogger(__name__)
 
-ROWS_IN_MEMORY = 4096
+ROWS_IN_MEMORY = 2048
 ROWS_CONVERTED = 256
 DIAGNOSIS_COLUMNS = ("diagnosis_1", "diagnosis_2", "diagnosis_3", "diagnosis_4", "diagnosis_5")
 
@@ -127,9 +129,9 @@ def encode_manifest(manifest: pd.DataFrame) -> bytes:
     return sink.getvalue()
 
 
-def decode_manifest(data: bytes, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Decode a Parquet manifest; columns as in `MANIFEST_SCHEMA`, or some of them."""
-    table = pq.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
+def decode_manifest(data: bytes) -> pd.DataFrame:
+    """Decode a Parquet manifest; columns as in `MANIFEST_SCHEMA`."""
+    table = pq.read_table(io.BytesIO(data))
     return cast("pd.DataFrame", table.to_pandas(self_destruct=True, split_blocks=True))
 
 
@@ -146,11 +148,9 @@ def read_pointer(store: Store, dataset: str) -> DatasetPointer:
     return DatasetPointer(**value)  # type: ignore[arg-type]  # JSON written by publish()
 
 
-def read_manifest(
-    store: Store, pointer: DatasetPointer, columns: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """Return the manifest that a pointer names, or some of its columns."""
-    return decode_manifest(store.get(pointer.manifest_key), columns)
+def read_manifest(store: Store, pointer: DatasetPointer) -> pd.DataFrame:
+    """Return the manifest that a pointer names."""
+    return decode_manifest(store.get(pointer.manifest_key))
 
 
 @contextmanager
@@ -167,6 +167,30 @@ def row_groups(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.Tabl
     """Yield some columns of a Parquet file's rows, at most `ROWS_IN_MEMORY` at a time."""
     for number in range(file.num_row_groups):
         yield file.read_row_group(number, columns=list(columns), use_threads=False)
+
+
+def read_columns(file: pq.ParquetFile, columns: Sequence[str]) -> pd.DataFrame:
+    """Return some columns of all rows of a Parquet file; text stays in Arrow's memory."""
+    tables = [file.schema_arrow.empty_table(), *row_groups(file, columns)]
+    parts: list[pd.DataFrame] = [table.select(list(columns)).to_pandas() for table in tables]
+    return pd.concat(parts, ignore_index=True)
+
+
+def number_values(file: pq.ParquetFile, column: str) -> NDArray[np.int32]:
+    """Number the values of a column of strings, of which only a few are in memory at a time.
+
+    Returns:
+        For each row a number: the same for equal values, another for others, and -1 for null.
+    """
+    values = (value for table in row_groups(file, [column]) for value in table[column].to_pylist())
+    digests = np.fromiter(map(_digest, values), "S16", file.metadata.num_rows)
+    distinct, numbers = np.unique(digests, return_inverse=True)
+    nulls = int(b"" in distinct[:1])
+    return (numbers - nulls).astype(np.int32)
+
+
+def _digest(value: str | None) -> bytes:
+    return b"" if value is None else hashlib.blake2b(value.encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True)
@@ -202,17 +226,20 @@ def read_rows(
 
 
 def publish(store: Store, pointer: DatasetPointer, manifest: pd.DataFrame) -> bool:
-    """Store a manifest, then move its dataset's pointer to it; see `publish_encoded`."""
-    return publish_encoded(store, pointer, encode_manifest(manifest))
+    """Store a manifest, then move its dataset's pointer to it; see `publish_file`."""
+    with tempfile.TemporaryDirectory(prefix="dermascan-") as folder:
+        path = Path(folder) / "manifest.parquet"
+        path.write_bytes(encode_manifest(manifest))
+        return publish_file(store, pointer, path)
 
 
-def publish_encoded(store: Store, pointer: DatasetPointer, manifest: bytes) -> bool:
-    """Store a manifest that is Parquet already, then move its dataset's pointer to it.
+def publish_file(store: Store, pointer: DatasetPointer, manifest: Path) -> bool:
+    """Store a manifest that is a Parquet file already, then move its dataset's pointer to it.
 
     Returns:
         True if the pointer moved, False if it already said the same.
     """
-    store.put_if_absent(pointer.manifest_key, manifest)
+    store.put_named_file(pointer.manifest_key, manifest)
     pointer_key = DatasetKeys(pointer.dataset).pointer
     for _ in range(5):
         current, tag = store.read_pointer(pointer_key)

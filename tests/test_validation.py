@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import posixpath
@@ -8,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,6 @@ from dermascan import validation
 from dermascan.dataset import (
     MANIFEST_SCHEMA,
     DatasetPointer,
-    decode_manifest,
     encode_manifest,
     manifest_fingerprint,
     publish,
@@ -93,39 +94,75 @@ def manifest() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=MANIFEST_SCHEMA.names).astype(object)
 
 
-def as_read(frame: pd.DataFrame) -> pd.DataFrame:
-    return decode_manifest(encode_manifest(frame))
+def opened(frame: pd.DataFrame) -> pq.ParquetFile:
+    return pq.ParquetFile(io.BytesIO(encode_manifest(frame)))
 
 
 def judge(frame: pd.DataFrame) -> validation._Judgement:
-    return validation._judge(with_cross_row_columns(as_read(frame)), load_suites(SUITES))
+    return validation._judge(opened(frame), load_suites(SUITES))
 
 
 def broken(judgement: validation._Judgement) -> set[str]:
     return {outcome.name for outcome in judgement.outcomes if not outcome.success}
 
 
-def test_the_columns_that_suites_need_judge_as_all_columns_do():
-    suites = load_suites(SUITES)
+def suite_of(*expectations: tuple[str, dict[str, object]]) -> validation.Suite:
+    rest = {"severity": "warning", "meta": {"why": "To see."}}
+    entries = [
+        {"name": f"{number}", "type": kind, "kwargs": kwargs} | rest
+        for number, (kind, kwargs) in enumerate(expectations)
+    ]
+    return validation.Suite.model_validate({"name": "own", "expectations": entries})
+
+
+def test_suites_judge_columns_apart_as_great_expectations_judges_them_together(
+    monkeypatch: pytest.MonkeyPatch,
+):
     wrong = manifest()
-    wrong.loc[0, "sex"], wrong.loc[1, "width"] = "neither", 20_000
-    frame = as_read(wrong)
-    some = frame[validation._needed_columns(suites)]
+    wrong.loc[0, "sex"], wrong.loc[1, "width"], wrong.loc[2, "isic_id"] = "neither", 20_000, None
+    apart = judge(wrong)
+    monkeypatch.setattr(validation, "_by_column", lambda suite: [suite])
 
-    judged = [validation._judge(with_cross_row_columns(each), suites) for each in (frame, some)]
+    together = judge(wrong)
 
-    assert len(some.columns) < len(frame.columns)
-    assert broken(judged[0])
-    assert judged[1].outcomes == judged[0].outcomes
+    assert apart.outcomes == together.outcomes
+    assert {name: without_chance(page) for name, page in apart.pages.items()} == {
+        name: without_chance(page) for name, page in together.pages.items()
+    }
 
 
-def test_all_columns_are_read_for_a_suite_that_speaks_of_which_there_are():
-    kwargs = {"column_set": ["isic_id"]}
-    asked = {"type": "ExpectTableColumnsToMatchSet", "kwargs": kwargs}
-    rest = {"name": "columns", "severity": "warning", "meta": {"why": "To see."}}
-    suite = validation.Suite.model_validate({"name": "own", "expectations": [asked | rest]})
+def without_chance(page: str) -> str:
+    """Return a page of Data Docs without its random identifiers and the time it was made."""
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{8}T\d{6}\.\d{6}Z", "", page)
 
-    assert validation._needed_columns([suite]) == MANIFEST_SCHEMA.names
+
+def test_suites_see_no_columns_but_those_that_they_speak_of(monkeypatch: pytest.MonkeyPatch):
+    seen, batch = [], validation._batch
+
+    def recorded(frame: pd.DataFrame) -> object:
+        seen.append(list(frame.columns))
+        return batch(frame)
+
+    monkeypatch.setattr(validation, "_batch", recorded)
+    condition = {"row_condition": 'sex == "male"', "condition_parser": "pandas"}
+    suite = suite_of(
+        ("ExpectColumnValuesToNotBeNull", {"column": "sharpness"}),
+        ("ExpectColumnValuesToNotBeNull", {"column": "lesion_class", **condition}),
+        ("ExpectColumnValuesToBeBetween", {"column": "sharpness", "min_value": 1}),
+    )
+
+    validation._judge(opened(manifest()), [suite])
+
+    assert seen == [["sharpness"], ["sex", "lesion_class"]]
+
+
+def test_suites_that_speak_of_which_columns_there_are_see_all():
+    names = [*MANIFEST_SCHEMA.names, *validation._MADE]
+    suite = suite_of(("ExpectTableColumnsToMatchOrderedList", {"column_list": names}))
+
+    judged = validation._judge(opened(manifest()), [suite])
+
+    assert broken(judged) == set()
 
 
 def published(store: Store, frame: pd.DataFrame) -> DatasetPointer:
@@ -356,7 +393,7 @@ def test_suites_when_an_expectation_cannot_be_evaluated_are_refused(
     suites = load_suites(tiny_suites(tmp_path, TINY_SUITE.replace(old, new)))
 
     with pytest.raises(InputError, match=message):
-        validation._judge(with_cross_row_columns(as_read(manifest())), suites)
+        validation._judge(opened(manifest()), suites)
 
 
 # Columns that other rows decide
@@ -371,7 +408,7 @@ def test_with_cross_row_columns_when_lesions_repeat_counts_their_known_patients(
         lesion_id=[lesion for lesion, _ in pairs], patient_id=[patient for _, patient in pairs]
     )
 
-    found = with_cross_row_columns(frame)["patients_of_lesion"].tolist()
+    found = with_cross_row_columns(opened(frame), ["patients_of_lesion"]).iloc[:, 0].tolist()
 
     known = Counter(lesion for lesion, patient in set(pairs) if patient is not None)
     assert found == [known[lesion] for lesion, _ in pairs]
@@ -381,10 +418,9 @@ def test_with_cross_row_columns_when_a_row_has_nothing_to_group_by_gives_null():
     frame = manifest()
     frame.loc[0, ["lesion_id", "sha256", "perceptual_hash", "lesion_class", "key", "width"]] = None
 
-    row = with_cross_row_columns(as_read(frame)).iloc[0]
+    row = with_cross_row_columns(opened(frame), list(validation._MADE)).iloc[0]
 
-    made = [name for name in row.index if name not in MANIFEST_SCHEMA.names]
-    assert row[made].isna().all()
+    assert row.isna().all()
 
 
 # Validating a published manifest
