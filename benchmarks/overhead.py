@@ -9,7 +9,6 @@ from pathlib import Path
 
 from benchmarks.tables import Table
 from benchmarks.workspace import Workspace
-from dermascan.acceptance.run import Acceptance, AcceptancePlan
 from dermascan.commands.trigger import observer
 from dermascan.demo import Demo, DemoPlan
 from dermascan.stack import ports
@@ -20,7 +19,7 @@ from dermascan.walkthrough import Audience, Walkthrough
 
 TITLE = "Overhead: wall time of each DAG run beside the time inside library calls"
 AIM = "at most 1.25x for the acceptance run"
-ORIGIN = "drawn images, or those of `--data`"
+ORIGIN = "drawn images"
 PROJECT = Path(__file__).resolve().parents[1]
 PROBE = Path(__file__).with_name("overhead_probe.py")
 PATIENCE_SECONDS = 300.0
@@ -70,11 +69,7 @@ class RunNotes:
 
 
 def tables(workspace: Workspace) -> Iterator[Table]:
-    """Run the demo on an embedded stack of its own, or with `data` the acceptance run.
-
-    `images` makes the demo larger. The acceptance run trains for one epoch: what runs cost beside
-    their library calls does not depend on it, so with all epochs its share is smaller still.
-    """
+    """Run the demo's DAGs on an embedded stack of their own; `images` makes them larger."""
     state = workspace.scratch / "state"
     plugins = workspace.scratch / "plugins"
     shutil.copytree(PROJECT / "plugins", plugins)
@@ -84,11 +79,8 @@ def tables(workspace: Workspace) -> Iterator[Table]:
     ports.save(paths.ports, _free_ports())
     outcomes: list[RunOutcome] = []
     audience = Audience(observer, outcomes.append, workspace.tell)
-    walkthrough = Walkthrough(EmbeddedStack(paths, workspace.tell), audience, PATIENCE_SECONDS)
-    if workspace.data is None:
-        Demo(walkthrough, DemoPlan(images=workspace.images or DemoPlan.images)).run()
-    else:
-        Acceptance(walkthrough, AcceptancePlan(workspace.data, params={"epochs": 1})).run()
+    plan = DemoPlan(images=workspace.images or DemoPlan.images)
+    Demo(Walkthrough(EmbeddedStack(paths, workspace.tell), audience, PATIENCE_SECONDS), plan).run()
     lines = probe.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
     notes = [json.loads(line) for line in lines]
     runs = [_run_notes(outcome, notes) for outcome in outcomes]
