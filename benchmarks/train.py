@@ -15,9 +15,10 @@ from benchmarks.workspace import Workspace, image_files, object_store
 from dermascan.fingerprint import sha256_hex
 from dermascan.imaging import Preprocessing
 from dermascan.learning.augmentation import Augmentation
-from dermascan.learning.batches import Shards, training_batches
+from dermascan.learning.batches import training_batches
 from dermascan.learning.learner import TrainingConfig
 from dermascan.learning.network import NetworkSpec, build_network, freeze_for_fine_tuning
+from dermascan.learning.shards import Shards
 from dermascan.preprocess import ImageRow, preprocess_shard
 from dermascan.storage import Store
 from dermascan.taxonomy import LESION_CLASSES

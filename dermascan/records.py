@@ -6,11 +6,9 @@ bytes, so that a file can be named by its content.
 
 import functools
 import gzip
-import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, cast
@@ -50,7 +48,6 @@ FEATURES: tuple[tuple[str, FeatureKind], ...] = (
 
 # Pixels hardly compress: higher levels take several times longer to save a few percent.
 _COMPRESSION_LEVEL = 1
-_COPIED_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,43 +71,38 @@ class Record:
     group: str | None = None
 
 
-def write_records(path: Path, records: Iterable[Record], *, packed: bool = True) -> int:
+def write_records(path: Path, records: Iterable[Record]) -> int:
     """Write records in the order given, one in memory at a time.
 
     Args:
         path: file to create or replace.
         records: consumed once.
-        packed: whether to compress the file.
 
     Returns:
         How many were written.
     """
     count = 0
-    with path.open("wb") as file, _writing(file, packed=packed) as opened:
+    # No name and no time in the header: equal records give equal bytes.
+    with (
+        path.open("wb") as file,
+        gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, file, mtime=0) as packed,
+    ):
         for record in records:
-            opened.write(_framed(_encoded(record)))
+            packed.write(_framed(_encoded(record)))
             count += 1
     return count
 
 
-def _writing(file: BinaryIO, *, packed: bool) -> AbstractContextManager["BinaryIO | gzip.GzipFile"]:
-    if not packed:
-        return nullcontext(file)
-    # No name and no time in the header: equal records give equal bytes.
-    return gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, file, mtime=0)
-
-
-def read_records(path: Path, *, packed: bool = True) -> Iterator[Record]:
+def read_records(path: Path) -> Iterator[Record]:
     """Yield the records of a file in order, one in memory at a time.
 
     Args:
         path: as `write_records` leaves it.
-        packed: whether the file is compressed.
 
     Raises:
         IntegrityError: the file is cut off or damaged; the message names file and record.
     """
-    with gzip.open(path) if packed else path.open("rb") as file:
+    with gzip.open(path) as file:
         number = 0
         while True:
             try:
@@ -129,27 +121,6 @@ def read_records(path: Path, *, packed: bool = True) -> Iterator[Record]:
                 raise IntegrityError(f"{found}: make the file again") from error
             yield record
             number += 1
-
-
-def unpack_records(path: Path, unpacked: Path) -> Path:
-    """Leave the records of a file uncompressed in another, for those who read them many times.
-
-    Args:
-        path: as `write_records` leaves it.
-        unpacked: file to create or replace; a TFRecord file without compression.
-
-    Returns:
-        The path of the new file.
-
-    Raises:
-        IntegrityError: the file is cut off or damaged; the message names it.
-    """
-    try:
-        with gzip.open(path) as packed, unpacked.open("wb") as plain:
-            shutil.copyfileobj(packed, plain, _COPIED_BYTES)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise IntegrityError(f"{path.name}: {error}: make the file again") from error
-    return unpacked
 
 
 # Framing, as in tensorflow/core/lib/io/record_writer.h

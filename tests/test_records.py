@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from dermascan import records
 from dermascan.errors import IntegrityError
-from dermascan.records import Record, read_records, unpack_records, write_records
+from dermascan.records import Record, read_records, write_records
 from dermascan.taxonomy import LESION_CLASSES
 
 RECORDS = st.builds(
@@ -35,11 +35,11 @@ def assert_same(found: Record, expected: Record) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(originals=st.lists(RECORDS, max_size=5), packed=st.booleans())
-def test_records_when_written_and_read_are_the_same(originals, packed, tmp_path_factory):
+@given(originals=st.lists(RECORDS, max_size=5))
+def test_records_when_written_and_read_are_the_same(originals, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "round-trip"
-    assert write_records(path, originals, packed=packed) == len(originals)
-    found = list(read_records(path, packed=packed))
+    assert write_records(path, originals) == len(originals)
+    found = list(read_records(path))
     assert len(found) == len(originals)
     for one, other in zip(found, originals, strict=True):
         assert_same(one, other)
@@ -49,26 +49,6 @@ def test_write_records_when_repeated_gives_equal_bytes(tmp_path: Path):
     for name in ("one", "two"):
         write_records(tmp_path / name, (example(seed) for seed in range(3)))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-
-
-def test_unpack_records_leaves_what_the_file_holds(tmp_path: Path):
-    path = tmp_path / "packed"
-    write_records(path, [example(0), example(1)])
-
-    unpacked = unpack_records(path, tmp_path / "unpacked")
-
-    assert unpacked.read_bytes() == gzip.decompress(path.read_bytes())
-
-
-@pytest.mark.parametrize("kept", [0.5, 0.999])
-def test_unpack_records_when_file_is_cut_raises(kept: float, tmp_path: Path):
-    path = tmp_path / "packed"
-    write_records(path, [example(0), example(1)])
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept)])
-
-    with pytest.raises(IntegrityError, match=r"packed.*make the file again"):
-        unpack_records(path, tmp_path / "unpacked")
 
 
 def test_read_records_when_a_byte_is_changed_names_file_and_record(tmp_path: Path):

@@ -66,6 +66,7 @@ def augment(
     augmentation: Augmentation,
     seed: Sequence[int],
     places: range | None = None,
+    out: Image | None = None,
 ) -> Image:
     """Change each image of a batch in its own way.
 
@@ -75,6 +76,7 @@ def augment(
         seed: not negative; equal seeds give equal results.
         places: where the images stand in a larger batch, of `places.stop` images, whose others
             are changed elsewhere; each is changed as it would be there. None if these are all.
+        out: where the result goes, shaped as `images`, which it may be; None for a new array.
 
     Returns:
         uint8 (B, H, W, 3) RGB; what comes into view from beyond the edge is mirrored.
@@ -82,7 +84,7 @@ def augment(
     random = np.random.default_rng(seed)
     places = range(len(images)) if places is None else places
     draws = random.uniform(-1, 1, (places.stop, _DRAWS))
-    changed = np.empty_like(images)
+    changed = np.empty_like(images) if out is None else out
     for place, drawn in enumerate(draws):
         if place in places:
             index = places.index(place)

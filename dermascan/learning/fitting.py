@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict
 
 from dermascan.errors import TransientError
 from dermascan.fingerprint import Plain
-from dermascan.learning.batches import Shards
 from dermascan.learning.checkpoints import Checkpoints
 from dermascan.learning.devices import Devices
 from dermascan.learning.learner import WARM_START_IMAGES, Learner, TrainingConfig, predict_logits
 from dermascan.learning.pretrained import Fetch
+from dermascan.learning.shards import Shards
 from dermascan.model.calibration import cross_entropy, malignant_logit, roc_auc
 from dermascan.progress import Progress, format_seconds
 from dermascan.taxonomy import Taxonomy
@@ -78,7 +78,6 @@ class FittingJob:
         config: how; `seed` is that of the ensemble.
         train_shards: examples to learn from.
         val_shards: examples to follow the progress by, and choose the epoch.
-        val_labels: int (N,), of `val_shards`.
         class_counts: training images of each class.
         checkpoints: where the state is kept.
         told: is given each epoch's record when the epoch is safe.
@@ -91,7 +90,6 @@ class FittingJob:
     config: TrainingConfig
     train_shards: Shards
     val_shards: Shards
-    val_labels: NDArray[np.int64]
     class_counts: tuple[int, ...]
     checkpoints: Checkpoints
     told: Callable[[EpochRecord], None]
@@ -171,7 +169,7 @@ class Fitting:
             rate = progress.done / max(clock() - started, 1e-9)
         with learner.averaged():
             logits = predict_logits(learner, self._job.val_shards)
-        figures = validation_figures(logits, self._job.val_labels, self._config.taxonomy)
+        figures = validation_figures(logits, self._job.val_shards.labels, self._config.taxonomy)
         return EpochRecord(
             member=self._job.member, epoch=epoch, seconds=clock() - started,
             images_per_second=rate, loss=loss, **figures.model_dump(),

@@ -14,11 +14,12 @@ from dermascan.cores import usable_cores
 from dermascan.errors import PermanentError
 from dermascan.fingerprint import Plain
 from dermascan.learning.augmentation import Augmentation
-from dermascan.learning.batches import Shards, ordered_batches, training_batches
+from dermascan.learning.batches import ordered_batches, training_batches
 from dermascan.learning.checkpoints import Arrays, TrainingState
 from dermascan.learning.devices import Devices, OneDevice
 from dermascan.learning.network import NetworkSpec, build_network, freeze_for_fine_tuning
 from dermascan.learning.pretrained import Fetch
+from dermascan.learning.shards import Shards
 from dermascan.model.ensemble import TestTimeViews
 from dermascan.taxonomy import LESION_CLASSES, Taxonomy
 

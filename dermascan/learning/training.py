@@ -7,7 +7,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from dermascan.errors import InputError
 from dermascan.fingerprint import Plain, canonical_json, fingerprint
 from dermascan.imaging import Preprocessing
-from dermascan.learning.batches import Shards, first_images
+from dermascan.learning.batches import first_images
 from dermascan.learning.checkpoints import Checkpoints
 from dermascan.learning.devices import find_devices
 from dermascan.learning.fitting import (
@@ -29,10 +29,11 @@ from dermascan.learning.fitting import (
     best_epoch,
     validation_figures,
 )
-from dermascan.learning.folds import Fold, fold_left_out, make_folds
+from dermascan.learning.folds import fold_left_out, make_folds
 from dermascan.learning.learner import TrainingConfig, predict_logits
 from dermascan.learning.network import NetworkSpec
 from dermascan.learning.pretrained import WEIGHTS_LICENCE, InitialWeights, weights_package
+from dermascan.learning.shards import Shards
 from dermascan.model.calibration import (
     Calibration,
     OperatingPoint,
@@ -235,15 +236,11 @@ class _Run:
         logger.info("fetched %d %s shards", len(keys), kind)
         return shards
 
-    def _fetch_folds(self) -> tuple[Fold, ...]:
+    def _fetch_folds(self) -> tuple[Shards, ...]:
         shards, config = self._fetch("val", self._data.val_keys), self._config
-        folder = self._folder / "folds"
-        folder.mkdir()
-        folds = make_folds(shards, min(config.validation_folds, config.members), folder)
-        for path in shards.paths:
-            path.unlink()
+        folds = make_folds(shards, min(config.validation_folds, config.members))
         if folds[1:]:
-            sizes = ", ".join(str(len(fold.labels)) for fold in folds)
+            sizes = ", ".join(str(len(fold)) for fold in folds)
             logger.info("each network leaves out one fold of the validation images (%s)", sizes)
         return folds
 
@@ -259,13 +256,11 @@ class _Run:
         prefix = f"{self._prefix}checkpoints/network-{member:02d}/"
         own = self._folds[self._fold_of(member)]
         others = [fold for fold in self._folds if fold is not own]
-        paths = (path for fold in others for path in fold.shards.paths)
         job = FittingJob(
             member=member,
             config=self._config,
-            train_shards=replace(self._train_shards, paths=(*self._train_shards.paths, *paths)),
-            val_shards=own.shards,
-            val_labels=own.labels,
+            train_shards=Shards.joined((self._train_shards, *others)),
+            val_shards=own,
             class_counts=self._counts(others),
             checkpoints=Checkpoints(self._store, prefix, self._name),
             told=self._log_metrics,
@@ -278,7 +273,7 @@ class _Run:
         self._history += fitting.history
         return network
 
-    def _counts(self, folds: Sequence[Fold]) -> tuple[int, ...]:
+    def _counts(self, folds: Sequence[Shards]) -> tuple[int, ...]:
         """Return the images of each class in the training split and in folds."""
         learned = np.array(self._data.class_counts)
         counts = sum((fold.class_counts for fold in folds), start=learned)
@@ -324,7 +319,7 @@ class _Run:
             np.log(np.maximum(probabilities, _SMALLEST)), self._labels, config.taxonomy
         )
         summary = self._summary(networks, figures, calibration, point)
-        names = [name for fold in self._folds for name in fold.isic_ids]
+        names = np.concatenate([fold.isic_ids for fold in self._folds]).tolist()
         scores = score_table(names, probabilities, p_malignant)
         write_scores(self._store, f"{self._prefix}validation.parquet", scores)
         self._leave(summary)
@@ -336,7 +331,7 @@ class _Run:
         for number, fold in enumerate(self._folds):
             judged = [each for i, each in enumerate(networks) if self._fold_of(i) == number]
             model = averaged_logits(judged, self._config.views)
-            logits.append(predict_logits(model, fold.shards))
+            logits.append(predict_logits(model, fold))
         return np.concatenate(logits)
 
     @property
@@ -353,7 +348,7 @@ class _Run:
         metadata = self._metadata(calibration, point)
         folder = self._folder / "model"
         export(networks, metadata, folder)
-        add_twin(folder, first_images(self._folds[0].shards, _COMPARED_IMAGES))
+        add_twin(folder, first_images(self._folds[0], _COMPARED_IMAGES))
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             self._store.put_file(f"{self._model_prefix}{path.relative_to(folder)}", path)
 

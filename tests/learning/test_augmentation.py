@@ -77,6 +77,17 @@ def test_augment_changes_each_image_within_the_range_of_pixels_and_equally_for_a
     assert not np.array_equal(changed, augment(images, Augmentation(), (4, 6)))
 
 
+def test_augment_when_the_result_replaces_the_images_is_the_same():
+    images = images_of(4, 12, 16)
+    settings = Augmentation(blur=0.5, noise=4.0, discs=0.5)
+    expected = augment(images, settings, (4, 5))
+
+    changed = augment(images, settings, (4, 5), out=images)
+
+    assert changed is images
+    np.testing.assert_array_equal(images, expected)
+
+
 def test_augment_of_brightness_alone_multiplies_the_image_by_one_factor_in_its_range():
     changed = augment(grey(50), only(brightness=0.3), (0, 0))
 

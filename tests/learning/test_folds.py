@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from dermascan.imaging import ImageSize
-from dermascan.learning.batches import Shards
 from dermascan.learning.folds import fold_left_out, make_folds
-from dermascan.records import Record, read_records, write_records
+from dermascan.learning.shards import Shards
+from dermascan.records import Record, write_records
 
 SIZE = ImageSize(16, 24)
 
 
 def shards_of(folder, records):
     """Write records to two files; those of a group are far from one another."""
-    folder.mkdir()
-    paths = (folder / "a", folder / "b")
-    for path, some in zip(paths, (records[::2], records[1::2]), strict=True):
-        write_records(path, some, packed=False)
-    return Shards(paths, SIZE, batch_size=5)
+    made = []
+    for name, some in (("a", records[::2]), ("b", records[1::2])):
+        write_records(folder / name, some)
+        made.append(Shards.unpack(folder / name, folder / f"{name}.pixels", SIZE, batch_size=5))
+    return Shards.joined(made)
 
 
 def record(number, label, group):
@@ -33,19 +33,20 @@ def records():
 
 @pytest.fixture
 def folds(records, tmp_path):
-    (tmp_path / "folds").mkdir()
-    return make_folds(shards_of(tmp_path / "whole", records), 3, tmp_path / "folds")
+    return make_folds(shards_of(tmp_path, records), 3)
 
 
-def test_make_folds_gives_each_image_to_one_fold_as_it_is(records, folds):
+def test_make_folds_gives_each_image_to_one_fold_as_it_is_in_file_order(records, folds):
+    in_files = [*records[::2], *records[1::2]]
     names = [name for fold in folds for name in fold.isic_ids]
     assert sorted(names) == [each.isic_id for each in records]
     for fold in folds:
-        found = [each for path in fold.shards.paths for each in read_records(path, packed=False)]
-        assert tuple(each.isic_id for each in found) == fold.isic_ids
-        assert [each.label for each in found] == fold.labels.tolist()
-        assert all((each.image == int(each.isic_id[-3:])).all() for each in found)
-        assert (fold.shards.image_size, fold.shards.batch_size) == (SIZE, 5)
+        expected = [each for each in in_files if each.isic_id in fold.isic_ids]
+        assert fold.isic_ids.tolist() == [each.isic_id for each in expected]
+        assert fold.labels.tolist() == [each.label for each in expected]
+        images = np.stack([each.image for each in expected])
+        np.testing.assert_array_equal(fold.images(np.arange(len(fold))), images)
+        assert fold.parts == (len(fold),)
 
 
 def test_make_folds_never_divides_a_group(records, folds):
@@ -59,12 +60,11 @@ def test_make_folds_deals_each_class_in_equal_parts(folds):
 
 
 def test_make_folds_of_fewer_groups_than_folds_makes_no_empty_one(tmp_path):
-    (tmp_path / "folds").mkdir()
     records = [record(0, 4, "one"), record(1, 4, "one"), record(2, 5, None)]
 
-    folds = make_folds(shards_of(tmp_path / "whole", records), 5, tmp_path / "folds")
+    folds = make_folds(shards_of(tmp_path, records), 5)
 
-    assert sorted(len(fold.labels) for fold in folds) == [1, 2]
+    assert sorted(len(fold) for fold in folds) == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from dermascan.imaging import ImageSize
-from dermascan.learning.batches import Shards
 from dermascan.learning.learner import Learner, TrainingConfig, class_weights, predict_logits
 from dermascan.learning.network import NetworkSpec
-from dermascan.records import Record, unpack_records, write_records
+from dermascan.learning.shards import Shards
+from dermascan.records import Record, write_records
 
 SIZE = ImageSize(16, 24)
 COUNTS = (0, 0, 0, 0, 10, 10, 0)
@@ -19,7 +19,7 @@ def shards(tmp_path):
         Record(image, 4 + i % 2, f"ISIC_{i:07d}", None, "0" * 64) for i, image in enumerate(images)
     ]
     write_records(tmp_path / "packed", records)
-    return Shards((unpack_records(tmp_path / "packed", tmp_path / "shard"),), SIZE, batch_size=5)
+    return Shards.unpack(tmp_path / "packed", tmp_path / "pixels", SIZE, batch_size=5)
 
 
 def learner_of(shards, **settings):
