@@ -184,9 +184,13 @@ def number_values(file: pq.ParquetFile, column: str) -> NDArray[np.int32]:
     """
     values = (value for table in row_groups(file, [column]) for value in table[column].to_pylist())
     digests = np.fromiter(map(_digest, values), "S16", file.metadata.num_rows)
-    distinct, numbers = np.unique(digests, return_inverse=True)
-    nulls = int(b"" in distinct[:1])
-    return (numbers - nulls).astype(np.int32)
+    order = np.argsort(digests)
+    digests = digests[order]
+    known = digests != b""
+    differs = np.append(True, digests[1:] != digests[:-1])[: len(order)]
+    numbers = np.empty(len(order), np.int32)
+    numbers[order] = np.where(known, np.cumsum(differs & known, dtype=np.int32), 0) - 1
+    return numbers
 
 
 def _digest(value: str | None) -> bytes:

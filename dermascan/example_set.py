@@ -1,5 +1,6 @@
 """A validated dataset as training examples: dealt to splits, cut into shards, preprocessed."""
 
+import gc
 import io
 import json
 import logging
@@ -16,10 +17,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from dermascan.dataset import (
     MANIFEST_SCHEMA,
     DatasetPointer,
+    number_values,
     open_parquet,
     read_pointer,
     row_groups,
@@ -42,12 +45,14 @@ from dermascan.imaging import Preprocessing
 from dermascan.layout import DatasetKeys, part
 from dermascan.preprocess import ImageRow, ShardCounts, preprocess_shard
 from dermascan.splits import (
+    NUMBERED,
     SHARES,
     SPLITS,
     Dealt,
     deal,
     earlier,
     group_names,
+    hash_numbers,
     leaking,
     split_names,
     trainable,
@@ -63,10 +68,9 @@ IMAGES_PER_SHARD = 2000
 MAX_SHARDS_PER_SPLIT = 12
 _IDENTITY = ("isic_id", "key", "sha256", "lesion_id", "lesion_class")
 _METADATA = ("sex", "age_approx", "anatom_site_general", "diagnosis_confirm_type")
-# Images are dealt by these; those in `_KEPT` stay in memory, a row for each.
-_TYING = ("sha256", "lesion_id", "patient_id")
-_KEPT = ("isic_id", *_TYING, "perceptual_hash", "lesion_class")
-_DEALT_BY = (*_KEPT, "image_type", "copyright_license")
+# Images are dealt by these and by `NUMBERED`; those in `_KEPT` stay in memory as they are.
+_KEPT = ("isic_id", "lesion_class")
+_DEALT_BY = (*_KEPT, "perceptual_hash", "image_type", "copyright_license")
 # What is written of each image that was dealt, in the order of `isic_id`.
 SPLIT_SCHEMA = pa.schema(
     [
@@ -159,16 +163,31 @@ def split(store: Store, dataset: str, preprocessing: Preprocessing, suites: Path
     pointer = read_pointer(store, dataset)
     _require_validated(store, pointer, suites)
     with open_parquet(store, pointer.manifest_key) as manifest:
-        images = _Images.read(manifest)
-        dealt = _deal(store, dataset, images.table)
-        if leaked := leaking(images.table, dealt):
-            raise IntegrityError(f"{len(leaked)} images are in two splits, such as {leaked[:5]}")
-        examples = _example_set(pointer, preprocessing, images, dealt)
-        rows = zip(split_names(dealt), group_names(images.table), strict=True)
+        examples, rows = _dealt(store, pointer, preprocessing, manifest)
+        _give_back_memory()
         created = _store_table(store, f"{examples.prefix}split.parquet", manifest, rows)
     store.put_if_absent(f"{examples.prefix}examples.json", examples.to_json(), "application/json")
     logger.info("%s%s", "" if created else "dealt already, nothing changed: ", _text(examples))
     return examples
+
+
+def _dealt(
+    store: Store, pointer: DatasetPointer, preprocessing: Preprocessing, manifest: pq.ParquetFile
+) -> tuple[ExampleSet, Iterator[tuple[str, str]]]:
+    """Deal the images; return the example set, and of each image its split and its group's name."""
+    images = _Images.read(manifest)
+    _give_back_memory()
+    dealt = _deal(store, pointer.dataset, images.table)
+    if leaked := leaking(images.table, dealt):
+        raise IntegrityError(f"{len(leaked)} images are in two splits, such as {leaked[:5]}")
+    rows = zip(split_names(dealt), group_names(images.table), strict=True)
+    return _example_set(pointer, preprocessing, images, dealt), rows
+
+
+def _give_back_memory() -> None:
+    """Return to the system what is free between other things, or holds only itself in circles."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +195,8 @@ class _Images:
     """A manifest's images that can train or test, in the order of `isic_id`.
 
     Attributes:
-        table: columns `_KEPT`, with numbers in those of `_TYING`: equal ones for equal values.
+        table: columns `_KEPT`; `NUMBERED`, as from `number_values`; and `perceptual_hash`, as
+            from `hash_numbers`.
         licences: of the images.
         left_out: how many images of the manifest these are not.
     """
@@ -187,24 +207,20 @@ class _Images:
 
     @classmethod
     def read(cls, manifest: pq.ParquetFile) -> "_Images":
+        numbers = {name: number_values(manifest, name) for name in NUMBERED}
         parts: list[pd.DataFrame] = []
+        chosen: list[NDArray[np.bool_]] = []
         licences: set[str] = set()
         for table in row_groups(manifest, _DEALT_BY):
-            usable = trainable(table.to_pandas())
-            licences.update(usable["copyright_license"].dropna())
-            parts.append(usable[list(_KEPT)])
-        whole = pd.concat(parts, ignore_index=True)
-        parts.clear()
-        for column in _TYING:
-            whole[column] = _numbered(whole.pop(column))
-        left_out = manifest.metadata.num_rows - len(whole)
-        return cls(whole, tuple(sorted(licences)), left_out)
-
-
-def _numbered(values: "pd.Series[str]") -> "pd.Series[int]":
-    """Replace values by numbers that tell them apart in a tenth of the memory; null stays null."""
-    codes, _ = pd.factorize(values)
-    return pd.Series(codes, dtype="Int32").mask(codes < 0)
+            chosen.append(trainable(table).to_numpy())
+            usable = table.filter(chosen[-1])
+            licences.update(usable["copyright_license"].drop_null().to_pylist())
+            hashes = hash_numbers(usable["perceptual_hash"].to_pylist())
+            parts.append(usable.select(_KEPT).to_pandas().assign(perceptual_hash=hashes))
+        rows = np.concatenate(chosen)
+        tying = {name: numbers[name][rows] for name in NUMBERED}
+        whole = pd.concat(parts, ignore_index=True).assign(**tying)
+        return cls(whole, tuple(sorted(licences)), len(rows) - len(whole))
 
 
 def preprocess(store: Store, examples: ExampleSet, shard: int) -> ShardCounts:
@@ -337,11 +353,13 @@ def _store_table(
 def _split_tables(manifest: pq.ParquetFile, rows: Iterator[tuple[str, str]]) -> Iterator[pa.Table]:
     columns = [*_IDENTITY, *_METADATA, "image_type"]
     for table in row_groups(manifest, columns):
-        usable = trainable(table.to_pandas())
-        dealt = pd.DataFrame(
-            list(islice(rows, len(usable))), usable.index, ["split", "group"], dtype=str
-        )
-        yield pa.Table.from_pandas(usable.join(dealt), schema=SPLIT_SCHEMA, preserve_index=False)
+        usable = table.filter(trainable(table))
+        dealt = list(islice(rows, len(usable)))
+        for place, name in enumerate(("split", "group")):
+            usable = usable.append_column(
+                name, pa.array([row[place] for row in dealt], pa.string())
+            )
+        yield usable.select(SPLIT_SCHEMA.names)
 
 
 def _text(examples: ExampleSet) -> str:

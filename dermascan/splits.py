@@ -11,11 +11,13 @@ were dealt in runs that did not see each other), those outside the test split ar
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
-from itertools import chain, combinations, pairwise
+from itertools import chain, combinations
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 STEP_VERSION = 3
@@ -33,21 +35,29 @@ Dealt = NDArray[np.int8]  # an index into `SPLITS` for each image, or `UNDEALT`
 # of 16 bits find every such pair: three differing bits leave one band untouched.
 NEAR_DUPLICATE_BITS = 3
 _BANDS = 4
+# Images with one value of these belong together.
+NUMBERED = ("lesion_id", "patient_id", "sha256")
+_TYING = [*NUMBERED, "perceptual_hash"]
 
 
-def trainable(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that can train or test: a lesion class, and dermoscopic or unsaid."""
-    dermoscopic = manifest["image_type"].isna() | (manifest["image_type"] == "dermoscopic")
-    return manifest[manifest["lesion_class"].notna() & dermoscopic]
+def trainable(manifest: pa.Table) -> pa.ChunkedArray:
+    """Tell which rows can train or test: a lesion class, and dermoscopic or unsaid."""
+    kind = manifest["image_type"]
+    dermoscopic = pc.or_kleene(pc.is_null(kind), pc.equal(kind, "dermoscopic"))
+    return pc.and_(pc.is_valid(manifest["lesion_class"]), dermoscopic)
 
 
-def near_duplicates(hashes: Collection[str]) -> list[tuple[int, int]]:
-    """Return positions of hashes at most `NEAR_DUPLICATE_BITS` apart.
+def hash_numbers(hashes: Collection[str]) -> NDArray[np.uint64]:
+    """Return perceptual hashes, 16 hexadecimal digits each, as numbers."""
+    return np.fromiter((int(text, 16) for text in hashes), np.uint64, len(hashes))
+
+
+def near_duplicates(values: NDArray[np.uint64]) -> list[tuple[int, int]]:
+    """Return positions of perceptual hashes at most `NEAR_DUPLICATE_BITS` apart.
 
     Args:
-        hashes: 16 hexadecimal digits each.
+        values: as from `hash_numbers`.
     """
-    values = np.fromiter((int(text, 16) for text in hashes), np.uint64, len(hashes))
     found = {
         (a, b)
         for band in range(_BANDS)
@@ -61,10 +71,11 @@ def near_duplicates(hashes: Collection[str]) -> list[tuple[int, int]]:
 def _alike(values: NDArray[np.uint64]) -> Iterator[list[int]]:
     """Yield the positions of each value that occurs more than once, ascending."""
     order = np.argsort(values, kind="stable")
-    bounds = np.flatnonzero(np.diff(values[order])) + 1
-    for start, stop in pairwise([0, *bounds.tolist(), len(order)]):
-        if stop - start > 1:
-            yield order[start:stop].tolist()
+    differs = np.diff(values[order]) != 0
+    starts = np.flatnonzero(np.append(True, differs))
+    sizes = np.diff(starts, append=len(order))
+    for group in np.flatnonzero(sizes > 1):
+        yield order[starts[group] : starts[group] + sizes[group]].tolist()
 
 
 def group_names(images: pd.DataFrame) -> Iterator[str]:
@@ -73,15 +84,21 @@ def group_names(images: pd.DataFrame) -> Iterator[str]:
     Args:
         images: columns `isic_id` and those of `groups`.
     """
-    names = images["isic_id"].to_numpy()
-    return (str(names[first]) for first in _groups(images))
+    return _names(images, _groups(images))
+
+
+def _names(images: pd.DataFrame, positions: NDArray[np.intp]) -> Iterator[str]:
+    """Yield identifiers one by one: a selection would copy all of them."""
+    names = images["isic_id"].array
+    return (names[position] for position in positions)
 
 
 def groups(images: pd.DataFrame) -> list[int]:
     """Number the groups of images that must stay together.
 
     Args:
-        images: columns `lesion_id`, `patient_id`, `sha256`, `perceptual_hash`.
+        images: columns `lesion_id`, `patient_id`, `sha256`, int32, as from
+            `dermascan.dataset.number_values`; and `perceptual_hash` as from `hash_numbers`.
 
     Returns:
         For each row the position of its group's first row.
@@ -91,7 +108,7 @@ def groups(images: pd.DataFrame) -> list[int]:
 
 
 def _groups(images: pd.DataFrame) -> NDArray[np.intp]:
-    parent = array("q", range(len(images)))
+    parent = array("i", range(len(images)))
 
     def root(position: int) -> int:
         while parent[position] != position:
@@ -106,18 +123,17 @@ def _groups(images: pd.DataFrame) -> NDArray[np.intp]:
 
 
 def _ties(images: pd.DataFrame) -> Iterable[tuple[int, int]]:
-    same = (_repeats(images[column]) for column in ("lesion_id", "patient_id", "sha256"))
-    return chain(chain.from_iterable(same), near_duplicates(images["perceptual_hash"]))
+    same = (_repeats(images[column].to_numpy()) for column in NUMBERED)
+    return chain(chain.from_iterable(same), near_duplicates(images["perceptual_hash"].to_numpy()))
 
 
-def _repeats(values: "pd.Series[str]") -> Iterator[tuple[int, int]]:
-    """Yield the first position of a value with each later one; null is no value."""
-    codes, distinct = pd.factorize(values)
-    known = np.flatnonzero(codes >= 0)
-    first = np.empty(len(distinct), np.intp)
-    first[codes[known][::-1]] = known[::-1]  # what is written last stays
-    for position in known[first[codes[known]] != known].tolist():
-        yield int(first[codes[position]]), position
+def _repeats(numbers: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
+    """Yield the first position of a number with each later one; -1 is no number."""
+    known = np.flatnonzero(numbers >= 0)
+    first = np.empty(numbers.max(initial=-1) + 1, np.intp)
+    first[numbers[known][::-1]] = known[::-1]  # what is written last stays
+    for position in known[first[numbers[known]] != known]:
+        yield int(first[numbers[position]]), int(position)
 
 
 def assign(images: pd.DataFrame, ledger: Mapping[str, str]) -> dict[str, str]:
@@ -174,7 +190,7 @@ def deal(images: pd.DataFrame, before: Dealt) -> Dealt:
 def _reconciled(images: pd.DataFrame, before: Dealt) -> Dealt:
     """Set images aside so that no group of those dealt before lies in two splits."""
     known = np.flatnonzero((before != UNDEALT) & (before != _ASIDE))
-    group, rank = _groups(images.iloc[known]), _KEPT_FIRST[before[known]]
+    group, rank = _groups(images[_TYING].iloc[known]), _KEPT_FIRST[before[known]]
     first = np.full(len(known), len(SHARES), np.int8)
     np.minimum.at(first, group, rank)
     result = before.copy()
@@ -210,7 +226,7 @@ def _deal_new(images: pd.DataFrame, group: NDArray[np.intp], result: Dealt) -> N
     starts = np.flatnonzero(np.diff(group[new], prepend=-1))
     sizes = np.diff(starts, append=len(new))
     wanted = np.outer(totals, list(SHARES.values()))
-    for turn in _turns(images["isic_id"].iloc[new[starts]], sizes):
+    for turn in _turns(_names(images, new[starts]), sizes):
         members = new[starts[turn] : starts[turn] + sizes[turn]]
         rarest = classes[members].min()
         target = (wanted[rarest] - counts[rarest, : len(SHARES)]).argmax()
@@ -218,21 +234,20 @@ def _deal_new(images: pd.DataFrame, group: NDArray[np.intp], result: Dealt) -> N
         np.add.at(counts, (classes[members], target), 1)
 
 
-def _rarest_first(classes: "pd.Series[str]") -> tuple[NDArray[np.intp], list[int]]:
+def _rarest_first(classes: "pd.Series[str]") -> tuple[NDArray[np.int8], list[int]]:
     """Number classes from the rarest to the commonest; return also how many each has."""
-    totals = classes.value_counts()
-    names = sorted(totals.index, key=lambda name: (totals[name], name))
-    return pd.Index(names).get_indexer(pd.Index(classes)), [int(totals[name]) for name in names]
+    codes, names = pd.factorize(classes)
+    totals = np.bincount(codes, minlength=len(names))
+    order = sorted(range(len(names)), key=lambda code: (totals[code], names[code]))
+    rank = np.empty(len(names), np.int8)
+    rank[order] = np.arange(len(names))
+    return rank[codes], totals[order].tolist()
 
 
-def _turns(first_ids: Iterable[str], sizes: NDArray[np.intp]) -> list[int]:
+def _turns(first_ids: Iterable[str], sizes: NDArray[np.intp]) -> NDArray[np.intp]:
     """Order groups by size, and those of one size by the SHA-256 of their first image's name."""
-    digests = bytearray()
-    for name in first_ids:
-        digests += sha256(name.encode()).digest()
-    words = np.frombuffer(digests, ">u8").reshape(-1, 4)
-    order: list[int] = np.lexsort((*words.T[::-1], -sizes)).tolist()
-    return order
+    digests = (sha256(name.encode()).digest() for name in first_ids)
+    return np.lexsort((np.fromiter(digests, "S32", len(sizes)), -sizes))
 
 
 def leaks(images: pd.DataFrame, assignment: Mapping[str, str]) -> list[str]:
@@ -247,8 +262,7 @@ def leaks(images: pd.DataFrame, assignment: Mapping[str, str]) -> list[str]:
 def leaking(images: pd.DataFrame, dealt: Dealt) -> list[str]:
     """Return what `leaks` returns, in the order of `isic_id`."""
     used = np.flatnonzero(dealt != _ASIDE)
-    known = images.iloc[used]
-    group = _groups(known)
+    group = _groups(images[_TYING].iloc[used])
     found = _splits_of_groups(group, dealt[used])
     divided = (found & (found - 1)) != 0  # more than one bit
-    return sorted(known["isic_id"].iloc[np.flatnonzero(divided[group])])
+    return sorted(images["isic_id"].iloc[used[divided[group]]])

@@ -1,33 +1,52 @@
 from collections import Counter, defaultdict
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermascan.fingerprint import sha256_hex
-from dermascan.splits import SHARES, assign, groups, leaks, near_duplicates
+from dermascan.splits import (
+    SHARES,
+    assign,
+    group_names,
+    groups,
+    hash_numbers,
+    leaks,
+    near_duplicates,
+    trainable,
+)
 
 CLASSES = ["nv", "mel", "bkl"]
+UNKNOWN = -1
+COLUMNS = {
+    "isic_id": "str",
+    "lesion_id": "int32",
+    "patient_id": "int32",
+    "sha256": "int32",
+    "perceptual_hash": "uint64",
+    "lesion_class": "str",
+}
 
 
 def frame(rows):
-    columns = ["isic_id", "lesion_id", "patient_id", "sha256", "perceptual_hash", "lesion_class"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def distinct_hash(i: int) -> str:
-    return f"{(i * 0x9E3779B97F4A7C15) % 2**64:016x}"
-
-
-def image(i: int, lesion: int | None, patient: int | None = None, lesion_class: str = "nv"):
-    return (
-        f"ISIC_{i:07d}",
-        None if lesion is None else f"L{lesion}",
-        None if patient is None else f"P{patient}",
-        f"{i:064x}",
-        distinct_hash(i + 1),
-        lesion_class,
+    columns = zip(*rows, strict=True) if rows else [[]] * len(COLUMNS)
+    return pd.DataFrame(
+        {
+            name: pd.Series(list(values), dtype=kind)
+            for (name, kind), values in zip(COLUMNS.items(), columns, strict=True)
+        }
     )
+
+
+def distinct_hash(i: int) -> int:
+    return (i * 0x9E3779B97F4A7C15) % 2**64
+
+
+def image(i: int, lesion: int, patient: int = UNKNOWN, lesion_class: str = "nv"):
+    return (f"ISIC_{i:07d}", lesion, patient, i, distinct_hash(i + 1), lesion_class)
 
 
 @st.composite
@@ -37,8 +56,8 @@ def collections_of_images(draw):
         [
             image(
                 i,
-                draw(st.one_of(st.none(), st.integers(0, 25))),
-                draw(st.one_of(st.none(), st.integers(0, 12))),
+                draw(st.integers(UNKNOWN, 25)),
+                draw(st.integers(UNKNOWN, 12)),
                 draw(st.sampled_from(CLASSES)),
             )
             for i in range(count)
@@ -158,11 +177,37 @@ def test_near_duplicates_finds_pairs_up_to_three_bits_apart():
     base = 0x0123456789ABCDEF
     three = base ^ (1 << 0 | 1 << 20 | 1 << 40)
     four = base ^ (1 << 1 | 1 << 21 | 1 << 41 | 1 << 61)
-    hashes = [f"{value:016x}" for value in (base, three, four)]
-    assert near_duplicates(hashes) == [(0, 1)]
+    assert near_duplicates(np.array([base, three, four], np.uint64)) == [(0, 1)]
+
+
+def test_hash_numbers_reads_all_64_bits():
+    assert hash_numbers(["0000000000000000", "ffffffffffffffff"]).tolist() == [0, 2**64 - 1]
 
 
 def test_groups_when_pictures_are_nearly_the_same_joins_them():
     first, second = image(1, 1), list(image(2, 2))
-    second[4] = f"{int(first[4], 16) ^ 1:016x}"
+    second[4] = first[4] ^ 1
     assert groups(frame([first, second])) == [0, 0]
+
+
+@pytest.mark.parametrize("column", ["lesion_id", "patient_id", "sha256"])
+def test_groups_when_numbers_are_equal_joins_rows_unless_they_say_unknown(column):
+    images = frame([image(i, UNKNOWN) for i in range(5)])
+    images[column] = np.array([7, UNKNOWN, 3, 7, UNKNOWN], np.int32)
+    images["sha256"] = images["sha256"] if column == "sha256" else np.int32(UNKNOWN)
+    assert groups(images) == [0, 1, 2, 0, 4]
+
+
+def test_group_names_are_those_of_the_first_rows():
+    images = frame([image(5, 1), image(6, 2), image(7, 1)])
+    assert list(group_names(images)) == ["ISIC_0000005", "ISIC_0000006", "ISIC_0000005"]
+
+
+def test_trainable_when_a_class_lacks_or_an_image_is_not_dermoscopic_says_no():
+    rows = pa.table(
+        {
+            "lesion_class": ["nv", None, "mel", "nv", None],
+            "image_type": ["dermoscopic", "dermoscopic", None, "clinical: overview", None],
+        }
+    )
+    assert trainable(rows).to_pylist() == [True, False, True, False, False]
