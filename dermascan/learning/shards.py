@@ -1,8 +1,10 @@
 """Labelled images on this host's disk, to be read in any order and as often as there are epochs."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,7 @@ class Shards:
     Their pixels lie on disk, so that memory holds only what is being looked at.
 
     Attributes:
-        files: uint8 (N, height, width, 3) RGB each, mapped from disk.
+        files: open ones of pixels, uint8 (height, width, 3) RGB an image.
         places: int64 (M, 2); of each image the number of its file, and its place there.
         labels: int64 (M,), index into `taxonomy.LESION_CLASSES`.
         isic_ids: str (M,), the archive's identifiers.
@@ -34,7 +36,7 @@ class Shards:
         batch_size: images a step.
     """
 
-    files: tuple[NDArray[np.uint8], ...]
+    files: tuple[BinaryIO, ...]
     places: NDArray[np.int64]
     labels: NDArray[np.int64]
     isic_ids: NDArray[np.str_]
@@ -91,7 +93,7 @@ class Shards:
                 file.write(record.image.data)
                 rows.append((record.label, record.isic_id, record.group or record.isic_id))
         return cls(
-            files=(_mapped(pixels, (len(rows), *shape)),),
+            files=(pixels.open("rb"),),
             places=np.array([(0, row) for row in range(len(rows))], np.int64).reshape(-1, 2),
             labels=np.array([label for label, _, _ in rows], np.int64),
             isic_ids=np.array([name for _, name, _ in rows], np.str_),
@@ -133,11 +135,15 @@ class Shards:
         )
 
     def images(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Read the images of these numbers, 0..M-1: uint8 (len(numbers), height, width, 3) RGB."""
+        """Read the images of these numbers, 0..M-1: uint8 (len(numbers), height, width, 3) RGB.
+
+        Raises:
+            IntegrityError: the pixels are not all there any more.
+        """
         shape = (len(numbers), self.image_size.height, self.image_size.width, 3)
         found = np.empty(shape, np.uint8)
-        for image, (file, row) in zip(found, self.places[numbers], strict=True):
-            image[:] = self.files[file][row]
+        for image, (file, row) in zip(found, self.places[numbers].tolist(), strict=True):
+            _read_into(image, self.files[file], row)
         return found
 
     def __len__(self) -> int:
@@ -155,8 +161,7 @@ def _require_shape(path: Path, record: Record, shape: tuple[int, ...]) -> None:
         raise IntegrityError(f"{found}: make the file again")
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Map a file of pixels; one without any cannot be mapped."""
-    if not shape[0]:
-        return np.empty(shape, np.uint8)
-    return np.asarray(np.memmap(path, np.uint8, "r", shape=shape))
+def _read_into(image: NDArray[np.uint8], file: BinaryIO, row: int) -> None:
+    if os.preadv(file.fileno(), [image.data], row * image.nbytes) < image.nbytes:
+        message = f"{file.name}, image {row}: cut off: start the training again"
+        raise IntegrityError(message)

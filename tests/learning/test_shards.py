@@ -1,4 +1,4 @@
-import mmap
+import os
 
 import numpy as np
 import pytest
@@ -45,11 +45,13 @@ def test_fetch_makes_a_part_of_each_file_and_leaves_pixels_alone_on_disk(store, 
     assert sum(path.stat().st_size for path in folder.iterdir()) == 5 * 16 * 24 * 3
 
 
-def test_unpack_keeps_pixels_on_disk_not_in_memory(tmp_path):
-    (images,) = unpacked(tmp_path, range(3)).files
+def test_images_when_the_pixels_are_cut_off_raises(tmp_path):
+    shards = unpacked(tmp_path, range(3))
+    os.truncate(shards.files[0].name, 3 * 16 * 24 * 3 - 1)
 
-    assert isinstance(images.base, np.memmap)
-    assert isinstance(images.base.base, mmap.mmap)
+    assert len(shards.images(np.arange(2))) == 2
+    with pytest.raises(IntegrityError, match=r"pixels, image 2: cut off"):
+        shards.images(np.arange(3))
 
 
 def test_unpack_groups_an_image_of_no_group_with_itself_alone(tmp_path):
