@@ -3,7 +3,7 @@
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dermascan.dataset import row_groups
 from dermascan.decoding import decoding_slots
 from dermascan.drift.comparison import Drift, compare
 from dermascan.drift.features import REFERENCE_FILE, decode_reference, read_reference
@@ -23,12 +26,13 @@ from dermascan.imaging import Preprocessing
 from dermascan.inference.digest import BatchDigest
 from dermascan.inference.index import finished_time, index_predictions
 from dermascan.inference.merging import RUNTIME, Merged, merge_shards
-from dermascan.inference.pictures import Pictures
+from dermascan.inference.pictures import Picture, Pictures
 from dermascan.inference.scoring import (
     BATCH,
     EXTENDED_SCHEMA,
     PREDICTIONS_SCHEMA,
     QUALITY_SCHEMA,
+    SCORED_SCHEMA,
     Examined,
     Scoring,
     examine,
@@ -178,34 +182,38 @@ def predict(store: Store, plan: BatchPlan, shard: int) -> bool:
     if body is None:
         _require_finished(store, plan)
         return False
-    objects = [ObjectInfo(**json.loads(line)) for line in body.splitlines()]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "scores.parquet"
-        table, runtime = _scored_shard(store, plan, objects, Path(folder))
-        write_predictions(path, [table], EXTENDED_SCHEMA.with_metadata({RUNTIME: runtime}))
-        store.put_file(scores_key, path)
+        store.put_file(scores_key, _scored_shard(store, plan, body, Path(folder)))
     return True
 
 
-def _scored_shard(
-    store: Store, plan: BatchPlan, objects: list[ObjectInfo], folder: Path
-) -> tuple[pd.DataFrame, str]:
-    """Score a shard, draw those of its images that the report may show, and name the runtime."""
+def _scored_shard(store: Store, plan: BatchPlan, lines: bytes, folder: Path) -> Path:
+    """Score the objects of a shard, draw those that the report may show, and return the file."""
     files = fetch_version(store, plan.model, plan.version, folder)
     pictures = Pictures(PICTURED)
     scoring = Scoring(load_fastest(files), plan.version, read_reference(files), pictures)
-    tables = _tables(store.in_bucket(plan.bucket), objects, scoring)
-    table = pd.concat(tables, ignore_index=True)
+    objects = (ObjectInfo(**json.loads(line)) for line in lines.splitlines())
+    tables = _tables(store.in_bucket(plan.bucket), objects, lines.count(b"\n"), scoring)
+    plain, path = folder / "plain.parquet", folder / "scores.parquet"
+    write_predictions(plain, tables, SCORED_SCHEMA)
+    schema = EXTENDED_SCHEMA.with_metadata({RUNTIME: scoring.scorer.runtime})
     drawn = pictures.drawn(scoring.scorer)
-    found = [drawn.get(key) for key in table["image_key"]]
-    pictures_by_column = {
-        "picture": [picture and picture.jpeg for picture in found],
-        "overlay": [picture and picture.overlay for picture in found],
-    }
-    drawings = {
-        name: pd.Series(values, dtype=object) for name, values in pictures_by_column.items()
-    }
-    return table.assign(**drawings), scoring.scorer.runtime
+    with (
+        pq.ParquetFile(plain) as scored,
+        pq.ParquetWriter(path, schema, compression="zstd") as writer,
+    ):
+        for rows in row_groups(scored, SCORED_SCHEMA.names):
+            writer.write_table(_illustrated(rows, drawn))
+    return path
+
+
+def _illustrated(table: pa.Table, drawn: Mapping[str, Picture]) -> pa.Table:
+    """Add the pictures of those images that have one."""
+    found = [drawn.get(key) for key in table["image_key"].to_pylist()]
+    pictures = [picture and picture.jpeg for picture in found]
+    overlays = [picture and picture.overlay for picture in found]
+    columns = [*table.columns, pa.array(pictures, pa.binary()), pa.array(overlays, pa.binary())]
+    return pa.table(columns, schema=EXTENDED_SCHEMA)
 
 
 def _require_finished(store: Store, plan: BatchPlan) -> None:
@@ -232,11 +240,13 @@ def score_objects(
         scorer: the loaded model.
         version: its version, for the table.
     """
-    return _tables(images, objects, Scoring(scorer, version))
+    return _tables(images, objects, len(objects), Scoring(scorer, version))
 
 
-def _tables(images: Store, objects: list[ObjectInfo], scoring: Scoring) -> Iterator[pd.DataFrame]:
-    progress = Progress(logger, "images", len(objects))
+def _tables(
+    images: Store, objects: Iterable[ObjectInfo], count: int, scoring: Scoring
+) -> Iterator[pd.DataFrame]:
+    progress = Progress(logger, "images", count)
     reader = _Reader(images, scoring.scorer.metadata.preprocessing)
     for table in scoring.tables(concurrently(reader.read, objects, READERS, ahead=BATCH)):
         yield table

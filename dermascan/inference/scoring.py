@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dermascan.model.scorer import Scorer
 
 BATCH = 32
+TABLES_HELD = 16
 ISIC_ID = re.compile(r"ISIC_\d{7}(?!\d)")
 
 PREDICTIONS_SCHEMA = pa.schema(
@@ -54,16 +55,10 @@ QUALITY_SCHEMA = pa.schema(
     ]
 )
 FEATURES = pa.field("features", pa.list_(pa.float32()))
-# Predictions with all that the report needs to know of the images.
-EXTENDED_SCHEMA = pa.schema(
-    [
-        *PREDICTIONS_SCHEMA,
-        *list(QUALITY_SCHEMA)[1:],
-        FEATURES,
-        ("picture", pa.binary()),
-        ("overlay", pa.binary()),
-    ]
-)
+# What is known of an image once it is scored.
+SCORED_SCHEMA = pa.schema([*PREDICTIONS_SCHEMA, *list(QUALITY_SCHEMA)[1:], FEATURES])
+# With all that the report needs to know of the images.
+EXTENDED_SCHEMA = pa.schema([*SCORED_SCHEMA, ("picture", pa.binary()), ("overlay", pa.binary())])
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +114,7 @@ class Scoring:
     pictures: Pictures | None = None
 
     def tables(self, examined: Iterable[Examined]) -> Iterator[pd.DataFrame]:
-        """Yield tables with the columns of `EXTENDED_SCHEMA` but the pictures, in order."""
+        """Yield tables with the columns of `SCORED_SCHEMA`, in order."""
         images = iter(examined)
         while batch := list(islice(images, BATCH)):
             yield self._table(batch)
@@ -133,7 +128,7 @@ class Scoring:
         if accepted:
             images = np.stack([image for each in batch if (image := each.image) is not None])
             self._fill(table, accepted, images)
-        return table.reindex(columns=[*PREDICTIONS_SCHEMA.names, *_ADDED])
+        return table.reindex(columns=SCORED_SCHEMA.names)
 
     def _fill(
         self, table: pd.DataFrame, accepted: Sequence[int], images: NDArray[np.uint8]
@@ -152,9 +147,6 @@ class Scoring:
             keys = [str(key) for key in table.loc[rows, "image_key"]]
             classes = scores.probabilities.argmax(axis=1)
             self.pictures.offer(keys, scores.p_malignant, classes, images)
-
-
-_ADDED = (*QUALITY_SCHEMA.names[1:], FEATURES.name)
 
 
 def _described(examined: Examined) -> dict[str, object]:
@@ -181,7 +173,8 @@ def isic_id_of(key: str) -> str | None:
 def write_predictions(
     path: Path, tables: Iterable[pd.DataFrame], schema: pa.Schema = PREDICTIONS_SCHEMA
 ) -> None:
-    """Write tables of predictions as one Parquet file, holding one table at a time."""
+    """Write tables of predictions as one Parquet file, holding `TABLES_HELD` of them at a time."""
+    encoded = (pa.Table.from_pandas(table, schema=schema, preserve_index=False) for table in tables)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for table in tables:
-            writer.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False))
+        while held := list(islice(encoded, TABLES_HELD)):
+            writer.write_table(pa.concat_tables(held))

@@ -1,6 +1,7 @@
 import io
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hostile import encoded, hostile_images, photograph
 from PIL import Image
 
+import dermascan.inference.batch
 import dermascan.inference.scoring
 from dermascan.drift.features import REFERENCE_FILE, ReferenceMaker, encode_reference
 from dermascan.errors import InputError
@@ -24,6 +26,7 @@ from dermascan.inference.batch import (
     summarise,
     write_predictions,
 )
+from dermascan.inference.scoring import BATCH, EXTENDED_SCHEMA, TABLES_HELD
 from dermascan.layout import prediction_staging
 from dermascan.model.metadata import METADATA_FILE, ModelMetadata
 from dermascan.model.savedmodel import Scores
@@ -148,6 +151,55 @@ def test_score_objects_when_there_are_many_images_decodes_few_at_once(
     store_images(store, 20)
     assert len(score(store, list(store.list("new/")))) == 20
     assert 1 <= most <= 2
+
+
+def test_write_predictions_of_many_tables_lets_go_of_each(tmp_path):
+    made: list[weakref.ref[pd.DataFrame]] = []
+    most = 0
+
+    def tables():
+        nonlocal most
+        for number in range(3 * TABLES_HELD):
+            row = pd.DataFrame({"image_key": [f"new/{number}"]})
+            table = row.reindex(columns=PREDICTIONS_SCHEMA.names)
+            made.append(weakref.ref(table))
+            yield table
+            del table
+            most = max(most, sum(each() is not None for each in made))
+
+    write_predictions(tmp_path / "scores", tables())
+
+    assert most <= 1
+    written = pq.ParquetFile(tmp_path / "scores")
+    assert written.num_row_groups == 3
+    keys = written.read()["image_key"].to_pylist()
+    assert keys == [f"new/{number}" for number in range(3 * TABLES_HELD)]
+
+
+def test_predict_gives_the_pictures_of_the_highest_risks_to_their_rows(
+    store: Store, tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(dermascan.inference.scoring, "TABLES_HELD", 1)
+    monkeypatch.setattr(dermascan.inference.batch, "PICTURED", 3)
+    publish(store, "tiny", tmp_path)
+    for number, image in enumerate(noise(BATCH + 8, 5)):
+        store.put(f"new/{number:02}.png", encoded(Image.fromarray(image), "PNG"))
+    planned = resolve(store, "new/", ModelReference("tiny", str(VERSION)))
+
+    assert predict(store, planned, 0)
+
+    staged = pq.ParquetFile(io.BytesIO(store.get(planned.staged("scores", 0, ".parquet"))))
+    assert staged.schema_arrow.equals(EXTENDED_SCHEMA)
+    assert staged.num_row_groups == 2
+    table = staged.read().to_pandas().set_index("image_key")
+    highest = sorted(table.index, key=lambda key: (-table.loc[key, "p_malignant"], key))[:3]
+    assert table.index[table["picture"].notna()].tolist() == sorted(highest)
+    assert table.index[table["overlay"].notna()].tolist() == sorted(highest)
+    for key in highest:
+        shown = np.asarray(Image.open(io.BytesIO(table.loc[key, "picture"])).resize((64, 48)), int)
+        original = np.asarray(Image.open(io.BytesIO(store.get(key))), int)
+        others = np.asarray(Image.open(io.BytesIO(store.get("new/00.png"))), int)
+        assert np.abs(shown - original).mean() < np.abs(shown - others).mean()
 
 
 def test_summarise_when_images_are_gone_or_changed_shows_them_as_they_were_scored(
