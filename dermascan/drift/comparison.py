@@ -22,10 +22,11 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dermascan.drift.features import APPEARANCE_FEATURES, COLOUR_FEATURES, Reference
+from dermascan.drift.features import APPEARANCE_FEATURES, COLOUR_FEATURES, FeatureFile, Reference
 
 Verdict = Literal["like", "somewhat different", "different"]
 Array = NDArray[np.float64]
+Features = NDArray[np.float32] | FeatureFile
 
 FALSE_ALARMS = 0.01
 RESAMPLES = 1_000
@@ -89,14 +90,13 @@ class Drift:
     aspects: tuple[AspectDrift, ...]
 
 
-def compare(
-    reference: Reference, features: NDArray[np.float32], resamples: int = RESAMPLES
-) -> Drift | None:
+def compare(reference: Reference, features: Features, resamples: int = RESAMPLES) -> Drift | None:
     """Compare a batch with a reference.
 
     Args:
         reference: of the model version.
-        features: float32 (N, features), from `Reference.features`.
+        features: float32 (N, features), from `Reference.features`; of a file, only those that are
+            compared are read.
         resamples: from which the distribution under chance is learned.
 
     Returns:
@@ -118,9 +118,9 @@ def compare(
 _BY_SEVERITY: tuple[Verdict, ...] = ("like", "somewhat different", "different")
 
 
-def _thinned(batch: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+def _thinned(batch: Features, random: np.random.Generator) -> NDArray[np.float32]:
     if len(batch) <= LARGEST_BATCH:
-        return batch
+        return batch[np.arange(len(batch))]
     return batch[np.sort(random.choice(len(batch), LARGEST_BATCH, replace=False))]
 
 

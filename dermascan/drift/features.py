@@ -9,6 +9,7 @@ import io
 import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -98,6 +99,39 @@ class Reference:
 def _appearances(images: NDArray[np.uint8]) -> Floats:
     rows = [appearance(image) for image in images]
     return np.array(rows, np.float32).reshape(-1, len(APPEARANCE_FEATURES))
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """Features of many images in a file, of which only some are wanted in memory.
+
+    Attributes:
+        path: float32 in the machine's byte order, image after image.
+        images: how many.
+        features: of each image.
+    """
+
+    path: Path
+    images: int
+    features: int
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> Floats:
+        """Return float32 (rows, features) of some images, read one by one.
+
+        A memory map would take the pages around each, which for a sample is most of the file.
+        """
+        width = self.features * np.dtype(np.float32).itemsize
+        with self.path.open("rb") as file:
+            read = b"".join(_read_at(file, row * width, width) for row in rows.tolist())
+        return np.frombuffer(read, np.float32).reshape(-1, self.features)
+
+
+def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
+    file.seek(place)
+    return file.read(size)
 
 
 @dataclass

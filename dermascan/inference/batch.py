@@ -9,16 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from dermascan.dataset import row_groups
 from dermascan.decoding import decoding_slots
 from dermascan.drift.comparison import Drift, compare
-from dermascan.drift.features import REFERENCE_FILE, decode_reference, read_reference
+from dermascan.drift.features import REFERENCE_FILE, FeatureFile, decode_reference, read_reference
 from dermascan.drift.wording import sentence
 from dermascan.errors import InputError, NotFoundError
 from dermascan.fingerprint import canonical_json, fingerprint
@@ -382,7 +380,7 @@ def _published(store: Store, plan: BatchPlan, name: str) -> bytes | None:
         return None
 
 
-def _drift(store: Store, plan: BatchPlan, features: NDArray[np.float32] | None) -> Drift | None:
+def _drift(store: Store, plan: BatchPlan, features: FeatureFile | None) -> Drift | None:
     reference = None if features is None else _published(store, plan, REFERENCE_FILE)
     if features is None or reference is None:
         return None

@@ -83,7 +83,8 @@ class BatchDigest:
         scored, rejected = table[is_scored], table[~is_scored]
         self.images += len(table)
         self.malignant += int((scored["label"] == "malignant").sum())
-        self._risks.append(scored["p_malignant"].to_numpy(dtype=float))
+        # Without a copy, each would keep all numbers of its table in memory.
+        self._risks.append(scored["p_malignant"].to_numpy(dtype=float, copy=True))
         self.likeliest.update(likeliest_classes(scored))
         self.reasons.update(rejected["reason"].map(_reason_code))
         _note(self.thresholds, scored["threshold"])

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from dermascan.drift.features import FeatureFile
 from dermascan.inference.digest import BatchDigest
 from dermascan.inference.pictures import Picture
 from dermascan.inference.scoring import PREDICTIONS_SCHEMA, QUALITY_SCHEMA
 
 RUNTIME = b"dermascan.runtime"  # key of a Parquet file's metadata
+ROWS_IN_MEMORY = 512
 _SHOWN = tuple(name for name in PREDICTIONS_SCHEMA.names if name != "isic_id")
 
 _Ranked = tuple[float, str, Picture]
@@ -31,14 +32,14 @@ class Merged:
 
     Attributes:
         digest: of the predictions.
-        features: float32 (N, features) of the scored images, for `dermascan.drift`, in a file;
-            None if the model version has no reference.
+        features: of the scored images, for `dermascan.drift`, in the folder of the results; None if
+            the model version has no reference.
         pictures: of the images of highest risk, by `image_key`.
         runtime: what computed the scores, empty if not recorded.
     """
 
     digest: BatchDigest
-    features: NDArray[np.float32] | None
+    features: FeatureFile | None
     pictures: dict[str, Picture]
     runtime: str = ""
 
@@ -56,18 +57,19 @@ def merge_shards(shards: Iterable[bytes], folder: Path, pictures: int) -> Merged
     best: list[_Ranked] = []
     runtimes: set[str] = set()
     with _Files(folder) as files:
-        for table in map(_read, shards):
-            runtimes.add(_runtime(table))
-            files.write(table)
-            digest.add(_shown(table).to_pandas())
-            if "features" in table.column_names:
-                features.add(table["features"])
-            if "picture" in table.column_names:
-                best = heapq.nsmallest(pictures, [*best, *_pictures(table)], key=_rank)
+        for shard in map(_open, shards):
+            runtimes.add(_runtime(shard))
+            files.write(shard)
+            for table in _tables(shard):
+                digest.add(_shown(table).to_pandas(use_threads=False))
+                if "features" in table.column_names:
+                    features.add(table["features"])
+                if "picture" in table.column_names:
+                    best = heapq.nsmallest(pictures, [*best, *_pictures(table)], key=_rank)
         runtime = ", ".join(sorted(runtimes - {""}))
         files.note({RUNTIME.decode(): runtime})
     drawn = {key: picture for _, key, picture in best}
-    return Merged(digest, features.read(), drawn, runtime)
+    return Merged(digest, features.written(), drawn, runtime)
 
 
 class _Files:
@@ -88,15 +90,15 @@ class _Files:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def write(self, table: pa.Table) -> None:
-        predictions = _plain(table, PREDICTIONS_SCHEMA)
+    def write(self, shard: pq.ParquetFile) -> None:
+        predictions = _plain(shard, PREDICTIONS_SCHEMA)
         self._predictions.write_table(predictions)
         self._csv.write_table(predictions)
-        if "warnings" not in table.column_names:  # staged by an earlier release
+        if "warnings" not in shard.schema_arrow.names:  # staged by an earlier release
             return
         if self._quality is None:
             self._quality = self._open.enter_context(self._parquet("quality", QUALITY_SCHEMA))
-        self._quality.write_table(_plain(table, QUALITY_SCHEMA))
+        self._quality.write_table(_plain(shard, QUALITY_SCHEMA))
 
     def note(self, metadata: dict[str, str]) -> None:
         """Leave metadata in the Parquet files."""
@@ -110,16 +112,23 @@ class _Files:
         return pq.ParquetWriter(path, schema, compression="zstd", store_schema=False)
 
 
-def _read(shard: bytes) -> pa.Table:
-    return pq.read_table(io.BytesIO(shard))
+def _open(shard: bytes) -> pq.ParquetFile:
+    return pq.ParquetFile(io.BytesIO(shard))
 
 
-def _plain(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    return table.select(schema.names).cast(schema)
+def _tables(shard: pq.ParquetFile) -> Iterator[pa.Table]:
+    for batch in shard.iter_batches(ROWS_IN_MEMORY, use_threads=False):
+        yield pa.Table.from_batches([batch])
 
 
-def _runtime(shard: pa.Table) -> str:
-    found: bytes = (shard.schema.metadata or {}).get(RUNTIME, b"")
+def _plain(shard: pq.ParquetFile, schema: pa.Schema) -> pa.Table:
+    """Return some columns in one piece, and so in one row group of a file."""
+    table = shard.read(schema.names, use_threads=False)
+    return table.select(schema.names).cast(schema).combine_chunks()
+
+
+def _runtime(shard: pq.ParquetFile) -> str:
+    found: bytes = (shard.schema_arrow.metadata or {}).get(RUNTIME, b"")
     return found.decode()
 
 
@@ -144,10 +153,8 @@ class _Features:
             with self._path.open("ab") as file:
                 file.write(values.data)
 
-    def read(self) -> NDArray[np.float32] | None:
-        if not self._images:
-            return None
-        return np.memmap(self._path, np.float32, "r", shape=(self._images, self._width))
+    def written(self) -> FeatureFile | None:
+        return FeatureFile(self._path, self._images, self._width) if self._images else None
 
 
 def _pictures(table: pa.Table) -> Iterator[_Ranked]:

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import poisson
 
 from dermascan.drift.comparison import LARGEST_BATCH, LEAST_SAMPLE, NOTICEABLE, compare
-from dermascan.drift.features import APPEARANCE_FEATURES, Reference
+from dermascan.drift.features import APPEARANCE_FEATURES, FeatureFile, Reference
 from dermascan.drift.wording import sentence, what_moved
 
 COMPONENTS = 16
@@ -102,6 +102,15 @@ def test_what_moved_names_the_direction(feature, deviations, words):
 
 def test_compare_when_called_again_gives_the_same():
     assert compare(reference(), draw(2000, 1)) == compare(reference(), draw(2000, 1))
+
+
+@pytest.mark.parametrize("images", [40, 3 * LARGEST_BATCH])
+def test_compare_when_features_are_in_a_file_says_the_same(images, tmp_path):
+    batch = draw(images, 4)
+    batch.tofile(tmp_path / "features")
+    file = FeatureFile(tmp_path / "features", images, FEATURES)
+
+    assert compare(reference(), file, RESAMPLES) == compare(reference(), batch, RESAMPLES)
 
 
 def test_compare_without_images_or_with_too_small_a_reference_says_nothing():

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -74,3 +76,17 @@ def test_a_digest_of_nothing_is_empty():
 
     assert (digest.images, digest.scored, digest.rejected, digest.thresholds) == (0, 0, 0, [])
     assert len(digest.risks) == len(digest.shown) == len(digest.refused) == 0
+
+
+def test_a_digest_of_many_images_holds_8_bytes_for_each_that_is_not_shown():
+    images, tables = 5_000, 40
+    digest = BatchDigest.of(batch(images))
+    tracemalloc.start()
+
+    for seed in range(1, tables):
+        digest.add(batch(images, seed).copy())  # which has one array of all numbers
+
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert digest.images == images * tables
+    assert held < 8 * images * tables + 1024 * 1024
