@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from dermascan.assessment.measurement import AssessmentPlan
 from dermascan.dataset import DatasetPointer, read_manifest, read_pointer
@@ -33,6 +35,7 @@ from dermascan.isic.client import IsicClient
 from dermascan.isic.synthetic import write_archive
 from dermascan.learning.augmentation import Augmentation
 from dermascan.learning.training import TrainingConfig
+from dermascan.splits import NUMBERED, hash_numbers, trainable
 from dermascan.stack import object_store
 from dermascan.stack.credentials import load_or_create
 from dermascan.stack.embedded import EmbeddedStack
@@ -236,6 +239,18 @@ def _ingest(bench: Bench, folder: Path) -> None:
             upload(bench.store, planned, shard)
         pointer = publish_manifest(bench.store, archive, planned)
     validate(bench.store, pointer, SUITES).require()
+
+
+def trainable_rows(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a manifest that can train or test."""
+    asked = pa.Table.from_pandas(manifest[["lesion_class", "image_type"]], preserve_index=False)
+    return manifest[trainable(asked).to_numpy()].reset_index(drop=True)
+
+
+def numbered(images: pd.DataFrame) -> pd.DataFrame:
+    """Return images with numbers in place of what ties them together, for `dermascan.splits`."""
+    numbers = {name: pd.factorize(images[name])[0].astype(np.int32) for name in NUMBERED}
+    return images.assign(**numbers, perceptual_hash=hash_numbers(images["perceptual_hash"]))
 
 
 def trial(*, augmented: bool = True) -> TrainingConfig:
