@@ -4,7 +4,7 @@
 
 A worker is a slot of Airflow's default pool on the embedded stack. The images are tiny, and each
 answer of the archive is held back, so that what is waited for is the archive and not the cores,
-which all workers share here: 800 ms by default, for at 200 ms four workers need more than two cores.
+which all workers share here: 800 ms by default, for at 200 ms four workers need more than two.
 """
 
 import argparse
