@@ -104,6 +104,18 @@ def test_part_bytes_never_makes_more_parts_than_s3_takes(size: int, parts: int):
     assert part_bytes(size) >= 5 * 2**20, "S3 takes no smaller ones"
 
 
+@pytest.mark.parametrize(("most", "parts"), [(10_000, 3), (2, 2)])
+def test_put_file_makes_larger_parts_where_there_would_be_too_many(
+    store: Store, tmp_path, monkeypatch, most: int, parts: int
+):
+    monkeypatch.setattr("dermascan.storage.MOST_PARTS", most)
+    (tmp_path / "large").write_bytes(bytes(2 * PART_BYTES + 1))
+
+    store.put_file("large", tmp_path / "large")
+
+    assert store.head("large").etag.endswith(f"-{parts}")
+
+
 def test_put_named_file_when_it_is_there_writes_nothing(store: Store, tmp_path):
     (tmp_path / "one").write_bytes(b"one")
     (tmp_path / "two").write_bytes(b"two")
