@@ -1,6 +1,5 @@
 """A validated dataset as training examples: dealt to splits, cut into shards, preprocessed."""
 
-import gc
 import io
 import json
 import logging
@@ -43,6 +42,7 @@ from dermascan.fingerprint import (
 from dermascan.imaging import STEP_VERSION as IMAGING_VERSION
 from dermascan.imaging import Preprocessing
 from dermascan.layout import DatasetKeys, part
+from dermascan.memory import give_back_memory
 from dermascan.preprocess import ImageRow, ShardCounts, preprocess_shard
 from dermascan.splits import (
     NUMBERED,
@@ -164,7 +164,7 @@ def split(store: Store, dataset: str, preprocessing: Preprocessing, suites: Path
     _require_validated(store, pointer, suites)
     with open_parquet(store, pointer.manifest_key) as manifest:
         examples, rows = _dealt(store, pointer, preprocessing, manifest)
-        _give_back_memory()
+        give_back_memory()
         created = _store_table(store, f"{examples.prefix}split.parquet", manifest, rows)
     store.put_if_absent(f"{examples.prefix}examples.json", examples.to_json(), "application/json")
     logger.info("%s%s", "" if created else "dealt already, nothing changed: ", _text(examples))
@@ -176,18 +176,12 @@ def _dealt(
 ) -> tuple[ExampleSet, Iterator[tuple[str, str]]]:
     """Deal the images; return the example set, and of each image its split and its group's name."""
     images = _Images.read(manifest)
-    _give_back_memory()
+    give_back_memory()
     dealt = _deal(store, pointer.dataset, images.table)
     if leaked := leaking(images.table, dealt):
         raise IntegrityError(f"{len(leaked)} images are in two splits, such as {leaked[:5]}")
     rows = zip(split_names(dealt), group_names(images.table), strict=True)
     return _example_set(pointer, preprocessing, images, dealt), rows
-
-
-def _give_back_memory() -> None:
-    """Return to the system what is free between other things, or holds only itself in circles."""
-    gc.collect()
-    pa.default_memory_pool().release_unused()
 
 
 @dataclass(frozen=True, eq=False)

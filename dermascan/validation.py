@@ -39,6 +39,7 @@ from dermascan.dataset import (
 from dermascan.errors import InputError, ValidationFailedError
 from dermascan.fingerprint import fingerprint, sha256_hex
 from dermascan.layout import DatasetKeys
+from dermascan.memory import give_back_memory
 from dermascan.storage import Store
 
 if TYPE_CHECKING:
@@ -434,8 +435,7 @@ def _by_column(suite: Suite) -> list[Suite]:
 def _validated(manifest: pq.ParquetFile, part: Suite) -> "ExpectationSuiteValidationResult":
     """Let Great Expectations, which takes its table whole, see only the columns that it needs."""
     frame = with_cross_row_columns(manifest, _named_columns(part))
-    gc.collect()  # what Great Expectations made of the table before refers to itself in circles
-    pa.default_memory_pool().release_unused()
+    give_back_memory()  # what Great Expectations made of the table before
     validated = _batch(frame).validate(
         _native_suite(part),
         result_format={"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES},
