@@ -1,5 +1,6 @@
 import json
 import logging
+import tarfile
 from dataclasses import replace
 
 import pandas as pd
@@ -142,13 +143,18 @@ def test_publish_when_run_again_after_it_cleared_its_staging_area_says_the_same(
         assert publish_manifest(store, client, planned) == first
 
 
-def test_upload_when_the_pack_was_damaged_has_it_fetched_again(store, tmp_path):
+@pytest.mark.parametrize(
+    "damaged",
+    [lambda pack: pack.replace(b"\xff\xd9", b"\xff\x00"), lambda _: bytes(tarfile.RECORDSIZE)],
+    ids=["other bytes", "images lacking"],
+)
+def test_upload_when_the_pack_was_damaged_has_it_fetched_again(store, tmp_path, damaged):
     folder = write_folder(tmp_path, [row(i) for i in range(4)])
     with serving(folder) as url, IsicClient(url, retry=QUICK) as client:
         planned = plan(store, client, IngestRequest("damaged"))
         download(store, client, planned, 0)
         pack = planned.key("images", 0, ".tar")
-        store.put(pack, store.get(pack).replace(b"\xff\xd9", b"\xff\x00"))
+        store.put(pack, damaged(store.get(pack)))
         with pytest.raises(IntegrityError, match="clear the download task"):
             upload(store, planned, 0)
         assert not download(store, client, planned, 0).skipped
