@@ -5,10 +5,11 @@ import json
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from heapq import merge
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from dermascan.fingerprint import (
     ListFingerprint,
     canonical_json,
     canonical_json_of,
+    items_of_canonical_json,
     sha256_hex,
 )
 from dermascan.imaging import STEP_VERSION as IMAGING_VERSION
@@ -48,6 +50,7 @@ from dermascan.splits import (
     NUMBERED,
     SHARES,
     SPLITS,
+    UNDEALT,
     Dealt,
     deal,
     earlier,
@@ -255,12 +258,15 @@ def _deal(store: Store, dataset: str, images: pd.DataFrame) -> Dealt:
     keys = DatasetKeys(dataset)
     for _ in range(5):
         pointer, tag = store.read_pointer(keys.split_ledger)
-        ledger: dict[str, str] = json.loads(store.get(str(pointer["key"]))) if pointer else {}
-        before = earlier(images, ledger)
+        ledger = store.get(str(pointer["key"])) if pointer else b"{}"
+        known = int(str(pointer["images"])) if pointer else 0
+        before = earlier(images, items_of_canonical_json(ledger))
         dealt = deal(images, before)
         if np.array_equal(dealt, before):
             return dealt
-        size, data = _merged(ledger, images, dealt)
+        new = zip(images["isic_id"], split_names(dealt), strict=True)
+        data = canonical_json_of(_replaced(items_of_canonical_json(ledger), new))
+        size = known + int(np.count_nonzero(before == UNDEALT))
         key = keys.dealing(sha256_hex(data)[:FINGERPRINT_HEX_DIGITS])
         store.put_if_absent(key, data, "application/json")
         try:
@@ -271,13 +277,13 @@ def _deal(store: Store, dataset: str, images: pd.DataFrame) -> Dealt:
     raise ConflictError(f"{keys.split_ledger} is being moved by others all the time: try later")
 
 
-def _merged(ledger: dict[str, str], images: pd.DataFrame, dealt: Dealt) -> tuple[int, bytes]:
-    """Return how many images were ever dealt, and the new ledger; the old one is used up."""
-    for name in images["isic_id"]:
-        ledger.pop(name, None)
-    new = zip(images["isic_id"], split_names(dealt), strict=True)
-    data = canonical_json_of(merge(sorted(ledger.items()), new))
-    return len(ledger) + len(images), data
+def _replaced(
+    old: Iterable[tuple[str, str]], new: Iterable[tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """Merge items in the order of their names; of those with the same name, take the new one."""
+    for _, same in groupby(merge(old, new, key=itemgetter(0)), key=itemgetter(0)):
+        *_, last = same
+        yield last
 
 
 def _example_set(

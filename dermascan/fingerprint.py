@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -34,6 +34,24 @@ def canonical_json_of(items: Iterable[tuple[str, Plain]]) -> bytes:
         encoded += (b"," if len(encoded) > 1 else b"") + canonical_json(key) + b":"
         encoded += canonical_json(value)
     return bytes(encoded + b"}")
+
+
+def items_of_canonical_json(encoded: bytes) -> Iterator[tuple[str, Any]]:
+    """Yield the items of a mapping that `canonical_json` encoded, which need not be in memory.
+
+    Raises:
+        ValueError: the bytes are not what `canonical_json` makes of a mapping.
+    """
+    text, decoder, place = encoded.decode(), json.JSONDecoder(), 1
+    if text == "{}":
+        return
+    while True:
+        key, place = decoder.raw_decode(text, place)
+        value, place = decoder.raw_decode(text, place + 1)
+        yield key, value
+        if text[place : place + 1] != ",":
+            break
+        place += 1
 
 
 class ListFingerprint:

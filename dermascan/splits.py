@@ -9,6 +9,7 @@ were dealt in runs that did not see each other), those outside the test split ar
 """
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from itertools import chain, combinations
@@ -146,15 +147,26 @@ def assign(images: pd.DataFrame, ledger: Mapping[str, str]) -> dict[str, str]:
     Returns:
         Split of every image of `images`, by `isic_id`.
     """
-    dealt = deal(images, earlier(images, ledger))
+    dealt = deal(images, earlier(images, ledger.items()))
     return dict(zip(images["isic_id"], split_names(dealt), strict=True))
 
 
-def earlier(images: pd.DataFrame, ledger: Mapping[str, str]) -> Dealt:
-    """Look up how images were dealt before."""
+def earlier(images: pd.DataFrame, ledger: Iterable[tuple[str, str]]) -> Dealt:
+    """Look up how images were dealt before.
+
+    Args:
+        images: column `isic_id`.
+        ledger: `isic_id` and split of images that were dealt before.
+    """
     codes = {name: code for code, name in enumerate(SPLITS)}
-    found = (codes[ledger[name]] if name in ledger else UNDEALT for name in images["isic_id"])
-    return np.fromiter(found, np.int8, len(images))
+    rows = images["isic_id"].to_numpy().argsort()
+    names = images["isic_id"].to_numpy()[rows]
+    found = np.full(len(images), UNDEALT, np.int8)
+    for name, split in ledger:
+        place = bisect_left(names, name)
+        if place < len(names) and names[place] == name:
+            found[rows[place]] = codes[split]
+    return found
 
 
 def split_names(dealt: Dealt) -> Iterator[str]:

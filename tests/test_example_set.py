@@ -1,4 +1,5 @@
 import io
+import json
 
 import pandas as pd
 import pyarrow as pa
@@ -7,8 +8,10 @@ import pytest
 
 from dermascan import dataset
 from dermascan.dataset import MANIFEST_SCHEMA, encode_manifest
-from dermascan.example_set import SPLIT_SCHEMA, _Images, _split_tables
-from dermascan.splits import deal, earlier
+from dermascan.example_set import SPLIT_SCHEMA, _deal, _Images, _split_tables
+from dermascan.layout import DatasetKeys
+from dermascan.splits import deal, earlier, split_names
+from dermascan.storage import Store
 
 ROWS = 10
 
@@ -74,4 +77,23 @@ def test_images_when_none_can_train_are_none(manifest: pq.ParquetFile):
     images = _Images.read(pq.ParquetFile(sink))
 
     assert (len(images.table), images.licences, images.left_out) == (0, (), ROWS)
-    assert deal(images.table, earlier(images.table, {})).tolist() == []
+    assert deal(images.table, earlier(images.table, ())).tolist() == []
+
+
+def test_ledger_keeps_images_that_a_later_manifest_does_not_have(
+    store: Store, manifest: pq.ParquetFile
+):
+    images = _Images.read(manifest).table
+    earlier_ones, later_ones = images[:5].copy(), images[3:].copy()
+
+    first = _deal(store, "x", earlier_ones)
+    second = _deal(store, "x", later_ones)
+
+    pointer, _ = store.read_pointer(DatasetKeys("x").split_ledger)
+    dealt = {
+        **dict(zip(later_ones["isic_id"], split_names(second), strict=True)),
+        **dict(zip(earlier_ones["isic_id"], split_names(first), strict=True)),
+    }
+    assert pointer is not None
+    assert json.loads(store.get(str(pointer["key"]))) == dealt
+    assert pointer["images"] == len(images) == len(dealt)

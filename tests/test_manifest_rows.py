@@ -18,6 +18,7 @@ from dermascan.fingerprint import (
     canonical_json,
     canonical_json_of,
     fingerprint,
+    items_of_canonical_json,
 )
 from dermascan.ingest.manifest_rows import ManifestRows
 
@@ -74,5 +75,8 @@ def test_list_fingerprint_names_what_fingerprint_names(values):
 
 
 @given(st.dictionaries(st.text(), st.one_of(st.text(), st.integers())))
-def test_canonical_json_of_items_is_that_of_their_mapping(mapping):
-    assert canonical_json_of(sorted(mapping.items())) == canonical_json(mapping)
+def test_items_are_encoded_and_decoded_as_their_mapping(mapping):
+    encoded = canonical_json_of(sorted(mapping.items()))
+
+    assert encoded == canonical_json(mapping)
+    assert list(items_of_canonical_json(encoded)) == sorted(mapping.items())

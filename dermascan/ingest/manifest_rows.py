@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Iterator
 from heapq import merge
 from operator import itemgetter
@@ -42,15 +43,21 @@ class ManifestRows:
     def add(self, rows: Iterable[Row]) -> None:
         """Take in the rows of a shard, with the columns of `MANIFEST_SCHEMA`."""
         path = self._folder / f"{len(self._files)}.jsonl"
-        encoded = sorted(map(self._encoded, rows))
-        with path.open("wb") as file:
-            file.writelines(line for _, line in encoded)
-        self._count += len(encoded)
+        places = []
+        with tempfile.TemporaryFile(dir=self._folder) as unsorted:
+            for row in rows:
+                places.append((str(row["isic_id"]), unsorted.tell()))
+                unsorted.write(self._encoded(row))
+            with path.open("wb") as file:
+                for _, place in sorted(places):
+                    unsorted.seek(place)
+                    file.write(unsorted.readline())
+        self._count += len(places)
         self._files.append(path)
 
-    def _encoded(self, row: Row) -> tuple[str, bytes]:
+    def _encoded(self, row: Row) -> bytes:
         self._with_nulls |= {name for name in _WHOLE_NUMBERS if row.get(name) is None}
-        return str(row["isic_id"]), canonical_json(row) + b"\n"
+        return canonical_json(row) + b"\n"
 
     def fingerprint(self) -> str:
         """Return what `dataset.manifest_fingerprint` returns for these rows."""
