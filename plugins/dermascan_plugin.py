@@ -1,4 +1,4 @@
-"""What DermaScan adds to Airflow: a page in the navigation, and a note on each run."""
+"""What DermaScan adds to Airflow: a page in the navigation, a note on each run, a head start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
-from dermascan_airflow import notes
+from dermascan_airflow import head_start, notes
 
 PREFIX = "/dermascan"
 BASE = urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/")
@@ -20,7 +20,7 @@ class DermaScanPlugin(AirflowPlugin):
     name = "dermascan"
 
     def __init__(self) -> None:
-        self.listeners = [notes]
+        self.listeners = [head_start, notes]
         self.external_views = [
             {
                 "name": "DermaScan",

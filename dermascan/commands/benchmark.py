@@ -60,7 +60,8 @@ def benchmark(  # noqa: PLR0913, PLR0917  # each is an option of the command
         made: report.Report | TableReport
         if hasattr(module, "tables"):
             tables = list(module.tables(space))
-            conditions = report.Conditions.since(started, load, module.ORIGIN)
+            origin = getattr(module, "ORIGIN", space.origin)
+            conditions = report.Conditions.since(started, load, origin)
             made = TableReport(*what, tables, conditions)
         else:
             outcomes = [compare(t, rounds, _progress) for t in module.trials(space)]

@@ -24,6 +24,10 @@ from dermascan.stack.layout import StackPaths
 from dermascan.storage import Store
 
 DAGS = """
+import sys
+
+BEFORE = set(sys.modules)
+
 from airflow.sdk import Param, dag, get_current_context, task
 
 PARAMS = {"count": Param(1, type="integer", maximum=5), "word": Param("", type="string")}
@@ -52,8 +56,22 @@ def break_down():
     look()
 
 
+@dag(schedule=None)
+def look_around():
+    @task
+    def at_modules():
+        from dermascan.stack.preloaded import MODULES
+
+        missing = set(MODULES) - BEFORE
+        assert not missing, missing
+        assert not {"tensorflow", "great_expectations", "dermascan.errors"} & BEFORE
+
+    at_modules()
+
+
 count_up()
 break_down()
+look_around()
 """
 START_TIMEOUT = 300
 
@@ -161,6 +179,14 @@ def test_trigger_when_a_task_fails_shows_its_last_lines_and_ends_with_1(command)
     assert "looking at ISIC_0000001" in result.output
     assert "ValueError: it has seven legs" in result.output
     assert "break_down: failed" in result.output
+
+
+@pytest.mark.timeout(START_TIMEOUT)
+@pytest.mark.usefixtures("running")
+def test_task_when_it_begins_has_what_most_tasks_import_and_nothing_heavy(command):
+    result = command("trigger", "look_around", "--wait")
+
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.timeout(START_TIMEOUT)
