@@ -107,7 +107,12 @@ def ingest_isic() -> None:
         leave_link(OBJECTS, f"objects/staging/{planned.dataset}/{planned.plan}/")
         return [{"plan": asdict(planned), "shard": shard} for shard in range(planned.shards)]
 
-    @task(execution_timeout=timedelta(hours=12), retries=5, executor_config=pod(worker_size()))
+    @task(
+        execution_timeout=timedelta(hours=12),
+        retries=5,
+        executor_config=pod(worker_size()),
+        weight_rule="absolute",
+    )
     def download_from_isic(work: dict[str, Any]) -> dict[str, Any]:
         from dermascan.ingest.downloading import download  # noqa: PLC0415  # keeps parsing fast
         from dermascan.ingest.staging import IngestPlan  # noqa: PLC0415  # keeps parsing fast
@@ -124,7 +129,13 @@ def ingest_isic() -> None:
             )
         return {**work, "downloaded": asdict(outcome)}
 
-    @task(execution_timeout=timedelta(hours=12), retries=5, executor_config=pod(worker_size()))
+    @task(
+        execution_timeout=timedelta(hours=12),
+        retries=5,
+        executor_config=pod(worker_size()),
+        priority_weight=2,  # before further downloads: a bucket that refuses is noticed early
+        weight_rule="absolute",
+    )
     def upload_to_s3(work: dict[str, Any]) -> dict[str, Any]:
         from dermascan.ingest.staging import IngestPlan  # noqa: PLC0415  # keeps parsing fast
         from dermascan.ingest.uploading import upload  # noqa: PLC0415  # keeps parsing fast

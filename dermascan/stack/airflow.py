@@ -89,6 +89,8 @@ def environment(
             "mp_start_method": "forkserver",
             "mp_forkserver_preload": "dermascan.stack.preloaded",
         },
+        # A worker may see only at the next heartbeat that its task ended, and take no other before.
+        "workers": {"min_heartbeat_interval": 1, "max_failed_heartbeats": 15},
     }
     return {
         **without(inherited, "AIRFLOW_"),
