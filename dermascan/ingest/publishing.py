@@ -23,6 +23,7 @@ from dermascan.ingest.staging import (
 from dermascan.isic.client import ImageRecord, IsicClient
 from dermascan.isic.metadata import parse_metadata
 from dermascan.layout import DatasetKeys
+from dermascan.memory import give_back_memory
 from dermascan.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,7 @@ def _published(
     )
     contents = _Contents.of(made.path)
     _store_companions(store, client, pointer, contents)
+    give_back_memory()  # what the rows took; parts of a large file take 10 MiB
     moved = publish_file(store, pointer, made.path)
     note_key = DatasetKeys(ingest_plan.dataset).published(ingest_plan.plan)
     store.put_json(note_key, pointer.as_plain())
