@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 from urllib.parse import quote
@@ -37,6 +38,7 @@ T = TypeVar("T")
 
 PREFIX = "/api/v2"
 PAGE_SIZE = 100
+SEARCHES_KEPT = 16
 SMALL_BYTES = 1024 * 1024  # read at once, which spares three changes of thread
 URL_LIFETIME_SECONDS = 7 * 24 * 3600
 TOP_LEVEL_FIELDS = frozenset({"isic_id", "copyright_license", "attribution", "public"})
@@ -171,6 +173,8 @@ class Archive:
 
     def __init__(self, directory: Path, catalogue: Catalogue, signer: UrlSigner) -> None:
         self._directory, self._catalogue, self._signer = directory, catalogue, signer
+        # A search is asked for page by page, some of them at the same time.
+        self._found = lru_cache(SEARCHES_KEPT)(self._search)
         names = [name for name in catalogue.columns if name not in TOP_LEVEL_FIELDS]
         self._acquisition = [name for name in names if _is_acquisition(name)]
         self._clinical = [name for name in names if not _is_acquisition(name)]
@@ -186,7 +190,7 @@ class Archive:
         cursor: str | None = None,
     ) -> Page[ImageRecord]:
         """Return a page of the images that a query and collections select."""
-        found = self._search(query, collections)
+        found = self._found(query, collections)
         place = Cursor.decode(cursor) if cursor else None
         start, stop = self._page_bounds(found, place, _page_size(limit))
         base = str(request.base_url).rstrip("/")
@@ -202,7 +206,7 @@ class Archive:
 
     def size(self, query: str = "", collections: str = "") -> TotalSize:
         """Return the bytes of all images that a query and collections select."""
-        found = self._search(query, collections)
+        found = self._found(query, collections)
         return TotalSize(size=int(self._catalogue.sizes[found].sum()))
 
     def image(self, request: Request, isic_id: str) -> ImageRecord:

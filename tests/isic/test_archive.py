@@ -256,6 +256,21 @@ def test_size_when_searching_adds_up_the_files(api: TestClient, folder: Path):
     assert size == {"size": sum((folder / name).stat().st_size for name in names)}
 
 
+def test_search_when_read_page_by_page_looks_through_the_catalogue_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    api, looked = TestClient(create_app(folder)), []
+    search_once = Catalogue.search
+    monkeypatch.setattr(Catalogue, "search", lambda *a: looked.append(a) or search_once(*a))
+
+    pages = list(all_pages(api, "/api/v2/images/search/?query=pixels_x:32&limit=7"))
+    none = list(all_pages(api, "/api/v2/images/search/?query=pixels_x:9999&limit=7"))
+
+    assert len(pages) > 2
+    assert [page["count"] for page in none] == [0]
+    assert len(looked) == 2
+
+
 @pytest.mark.parametrize("limit", [1, 2, 7, 22, 23, 24, 100])
 def test_paging_when_followed_to_either_end_yields_every_image_once(api: TestClient, limit):
     pages = list(all_pages(api, f"/api/v2/images/search/?query=pixels_x:32&limit={limit}"))
