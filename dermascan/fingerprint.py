@@ -40,18 +40,17 @@ def items_of_canonical_json(encoded: bytes) -> Iterator[tuple[str, Any]]:
     """Yield the items of a mapping that `canonical_json` encoded, which need not be in memory.
 
     Raises:
-        ValueError: the bytes are not what `canonical_json` makes of a mapping.
+        json.JSONDecodeError: the bytes are not what `canonical_json` makes of a mapping.
     """
-    text, decoder, place = encoded.decode(), json.JSONDecoder(), 1
+    text, decoder, place = encoded.decode(), json.JSONDecoder(), 0
     if text == "{}":
         return
-    while True:
-        key, place = decoder.raw_decode(text, place)
-        value, place = decoder.raw_decode(text, place + 1)
+    while place < len(text) - 1:
+        key, place = decoder.raw_decode(text, place + 1)  # after the brace, or a comma
+        value, place = decoder.raw_decode(text, place + 1)  # after the colon
         yield key, value
-        if text[place : place + 1] != ",":
-            break
-        place += 1
+    if text[place:] != "}":
+        raise json.JSONDecodeError("the mapping does not end", text, place)
 
 
 class ListFingerprint:

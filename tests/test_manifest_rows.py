@@ -1,3 +1,4 @@
+import json
 import random
 
 import pandas as pd
@@ -80,3 +81,12 @@ def test_items_are_encoded_and_decoded_as_their_mapping(mapping):
 
     assert encoded == canonical_json(mapping)
     assert list(items_of_canonical_json(encoded)) == sorted(mapping.items())
+
+
+@pytest.mark.parametrize("end", range(15))
+def test_items_of_a_mapping_that_was_cut_off_are_not_taken_for_all(end):
+    encoded = canonical_json({"a": 1, "b": "x"})
+
+    assert len(encoded) == 15
+    with pytest.raises(json.JSONDecodeError):
+        list(items_of_canonical_json(encoded[:end]))
