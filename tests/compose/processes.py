@@ -206,6 +206,13 @@ class Host:
             self._make_databases(instance)
         return True
 
+    def wait_until_healthy(self) -> None:
+        """Wait until everything that has a health check passes it."""
+        deadline = time.monotonic() + START_SECONDS
+        while ill := [i for i in self.instances if i.service.health and not self.healthy(i)]:
+            assert time.monotonic() < deadline, "\n".join(map(self._words, ill))
+            time.sleep(0.5)
+
     def healthy(self, instance: Instance) -> bool:
         """Run the service's own health check."""
         kind, *command = instance.service.health
