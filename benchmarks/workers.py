@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.workers [IMAGES [MILLISECONDS]]
 
 A worker is a slot of Airflow's default pool on the embedded stack. The images are tiny, and each
-answer of the archive is held back, so that what is waited for is the archive and not the cores,
-which all workers share here: 800 ms by default, for at 200 ms four workers need more than two.
+answer of the archive is held back, so that what is waited for is the archive more than the cores,
+which all workers share here.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from dermascan.stack.runs import RunOutcome
 from dermascan.walkthrough import Session
 
 WORKERS = (1, 2, 4)
-IMAGES = 6400  # four shards: one for each worker
-MILLISECONDS = 800
+IMAGES = 24_000  # twelve shards: three for each of four workers
+MILLISECONDS = 200
 POOL = "default_pool"
 MOVING = ("shard.download_from_isic", "shard.upload_to_s3")
 

@@ -42,6 +42,13 @@ from pod_sizes import pod, worker_size
 
 PUBLICATION = AssetAlias("dermascan_publication")
 
+MOVES_FILES: dict[str, Any] = {
+    "execution_timeout": timedelta(hours=12),
+    "retries": 5,
+    "executor_config": pod(worker_size()),
+    "weight_rule": "absolute",
+}
+
 
 @dag(
     dag_display_name="Ingest from ISIC",
@@ -107,12 +114,7 @@ def ingest_isic() -> None:
         leave_link(OBJECTS, f"objects/staging/{planned.dataset}/{planned.plan}/")
         return [{"plan": asdict(planned), "shard": shard} for shard in range(planned.shards)]
 
-    @task(
-        execution_timeout=timedelta(hours=12),
-        retries=5,
-        executor_config=pod(worker_size()),
-        weight_rule="absolute",
-    )
+    @task(**MOVES_FILES)
     def download_from_isic(work: dict[str, Any]) -> dict[str, Any]:
         from dermascan.ingest.downloading import download  # noqa: PLC0415  # keeps parsing fast
         from dermascan.ingest.staging import IngestPlan  # noqa: PLC0415  # keeps parsing fast
@@ -129,13 +131,8 @@ def ingest_isic() -> None:
             )
         return {**work, "downloaded": asdict(outcome)}
 
-    @task(
-        execution_timeout=timedelta(hours=12),
-        retries=5,
-        executor_config=pod(worker_size()),
-        priority_weight=2,  # before further downloads: a bucket that refuses is noticed early
-        weight_rule="absolute",
-    )
+    # Before further downloads, so that a bucket that refuses is noticed early.
+    @task(**MOVES_FILES, priority_weight=2)
     def upload_to_s3(work: dict[str, Any]) -> dict[str, Any]:
         from dermascan.ingest.staging import IngestPlan  # noqa: PLC0415  # keeps parsing fast
         from dermascan.ingest.uploading import upload  # noqa: PLC0415  # keeps parsing fast

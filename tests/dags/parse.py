@@ -45,6 +45,7 @@ def main(path: Path) -> None:
                         "policy": bool(getattr(task, "retry_policy", None)),
                         "pool": task.pool,
                         "queue": task.queue,
+                        "weight": [str(task.weight_rule), task.priority_weight],
                         "upstream": sorted(task.upstream_task_ids),
                     }
                     for task in dag.tasks

@@ -120,6 +120,16 @@ def test_train_waits_for_all_preprocessing_and_has_its_own_pool(parsed):
     assert tasks["train"]["pool"] == "training"
 
 
+def test_uploads_go_before_further_downloads(parsed):
+    tasks = parsed["ingest_isic"]["dags"]["ingest_isic"]["tasks"]
+    (download_rule, download), (upload_rule, upload) = (
+        tasks[f"shard.{name}"]["weight"] for name in ("download_from_isic", "upload_to_s3")
+    )
+
+    assert {download_rule, upload_rule} == {"absolute"}  # else a download has the upload's too
+    assert upload > download
+
+
 def test_training_alone_has_a_queue_of_its_own(parsed):
     queues = {
         f"{dag_id}.{task_id}": task["queue"]
