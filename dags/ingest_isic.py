@@ -46,7 +46,6 @@ MOVES_FILES: dict[str, Any] = {
     "execution_timeout": timedelta(hours=12),
     "retries": 5,
     "executor_config": pod(worker_size()),
-    "weight_rule": "absolute",
 }
 
 
@@ -114,7 +113,7 @@ def ingest_isic() -> None:
         leave_link(OBJECTS, f"objects/staging/{planned.dataset}/{planned.plan}/")
         return [{"plan": asdict(planned), "shard": shard} for shard in range(planned.shards)]
 
-    @task(**MOVES_FILES)
+    @task(**MOVES_FILES, weight_rule="absolute")
     def download_from_isic(work: dict[str, Any]) -> dict[str, Any]:
         from dermascan.ingest.downloading import download  # noqa: PLC0415  # keeps parsing fast
         from dermascan.ingest.staging import IngestPlan  # noqa: PLC0415  # keeps parsing fast
@@ -132,7 +131,7 @@ def ingest_isic() -> None:
         return {**work, "downloaded": asdict(outcome)}
 
     # Before further downloads, so that a bucket that refuses is noticed early.
-    @task(**MOVES_FILES, priority_weight=2)
+    @task(**MOVES_FILES, weight_rule="absolute", priority_weight=2)
     def upload_to_s3(work: dict[str, Any]) -> dict[str, Any]:
         from dermascan.ingest.staging import IngestPlan  # noqa: PLC0415  # keeps parsing fast
         from dermascan.ingest.uploading import upload  # noqa: PLC0415  # keeps parsing fast
